@@ -38,11 +38,11 @@ ROOT_RULES = [
 ]
 
 
-def structural(model: type[BaseModel]) -> Schema:
-    """`model`'s JSON schema in the form an API server accepts."""
+def structural(model: type[BaseModel], *, defaults: bool = True) -> Schema:
+    """`model`'s JSON schema in the form an API server accepts; a status has no defaults, only what was written."""
     schema = model.model_json_schema(by_alias=True, mode="validation")
     definitions = schema.pop("$defs", {})
-    return _flatten(schema, definitions)
+    return _flatten(schema, definitions, defaults)
 
 
 _DROPPED = {"title", "additionalProperties", "$defs", "const"}
@@ -50,27 +50,27 @@ _DROPPED = {"title", "additionalProperties", "$defs", "const"}
 _EXCLUSIVE = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
 
 
-def _flatten(node: Any, definitions: dict[str, Schema]) -> Any:
+def _flatten(node: Any, definitions: dict[str, Schema], defaults: bool) -> Any:
     if isinstance(node, list):
-        return [_flatten(item, definitions) for item in node]
+        return [_flatten(item, definitions, defaults) for item in node]
     if not isinstance(node, dict):
         return node
     node = _inline(node, definitions)
     flat: Schema = {}
     for key, value in node.items():
         if key == "properties":
-            flat[key] = {name: _flatten(child, definitions) for name, child in value.items()}
+            flat[key] = {name: _flatten(child, definitions, defaults) for name, child in value.items()}
         elif key == "additionalProperties" and isinstance(value, dict):
-            flat[key] = _flatten(value, definitions)
+            flat[key] = _flatten(value, definitions, defaults)
         elif key in _EXCLUSIVE:
             flat[_EXCLUSIVE[key]] = value
             flat[key] = True
         elif key == "default":
-            flat |= {} if value is None else {key: _without_nulls(value)}
+            flat |= {} if value is None or not defaults else {key: _without_nulls(value)}
         elif key == "description":
             flat[key] = " ".join(value.split())
         elif key not in _DROPPED:
-            flat[key] = _flatten(value, definitions)
+            flat[key] = _flatten(value, definitions, defaults)
     return flat | ({"format": "int64"} if flat.get("type") == "integer" else {})
 
 
@@ -92,7 +92,7 @@ def _inline(node: Schema, definitions: dict[str, Schema]) -> Schema:
 
 
 def crd() -> dict[str, Any]:
-    spec, status = structural(TrainingJobSpec), structural(TrainingJobStatus)
+    spec, status = structural(TrainingJobSpec), structural(TrainingJobStatus, defaults=False)
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
