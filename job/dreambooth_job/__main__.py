@@ -1,0 +1,86 @@
+"""The pod's first process: starts the trainer, passes SIGTERM on, empties the scratch folder, says the last words.
+
+It imports nothing heavy, so the first log line and the first report leave before torch is loaded; and it outlives
+the trainer, so the pictures go even when the trainer crashes or is killed for its memory.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import structlog
+
+from dreambooth_api import reasons
+from dreambooth_api.logs import configure
+from dreambooth_api.names import ENV_SCRATCH, ENV_TERMINATION_MESSAGE, TERMINATION_MESSAGE_LIMIT_BYTES
+from dreambooth_api.reasons import Reason
+from dreambooth_api.status import Outcome
+from dreambooth_job.scratch import purge, working_environment
+
+log = structlog.get_logger()
+
+
+
+def main() -> int:
+    configure()
+    # A core dump would carry pictures and weights to the node's disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    scratch = Path(os.environ[ENV_SCRATCH])
+    log.info("job_started", python=sys.version.split()[0])
+    started = time.monotonic()
+    exit_code, said = _run_trainer(scratch)
+    outcome = said or _unexplained(exit_code)
+    outcome = outcome.model_copy(update={"purge": purge(scratch)})
+    log.info("job_finished", reason=outcome.reason, seconds=round(time.monotonic() - started, 1),
+             purged_files=outcome.purge and outcome.purge.files)  # fmt: skip
+    _say(outcome)
+    return reasons.REASONS[outcome.reason].exit_code or reasons.INTERNAL_ERROR.exit_code or 1
+
+
+def _run_trainer(scratch: Path) -> tuple[int, Outcome | None]:
+    """Runs `dreambooth_job.trainer` to its end; returns its exit code and what it said through the pipe."""
+    read_end, write_end = os.pipe()
+    trainer = subprocess.Popen(
+        [sys.executable, "-m", "dreambooth_job.trainer", str(write_end)],
+        pass_fds=[write_end],
+        env=os.environ | working_environment(scratch),
+        stdin=subprocess.DEVNULL,
+    )
+    os.close(write_end)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: trainer.send_signal(signal.SIGTERM))
+    with os.fdopen(read_end, "rb") as pipe:
+        text = pipe.read()  # ends when the trainer ends, whichever way
+    exit_code = trainer.wait()
+    return exit_code, Outcome.model_validate_json(text) if text else None
+
+
+def _unexplained(exit_code: int) -> Outcome:
+    """The trainer ended without a word: killed, or crashed in native code."""
+    if exit_code == -signal.SIGTERM:  # before its handler stood
+        return _outcome(reasons.INTERRUPTED, "The pod was asked to stop while the trainer was starting.")
+    if exit_code == -signal.SIGKILL:
+        return _outcome(reasons.KILLED, "The trainer was killed; most often the memory limit is too small.")
+    cause = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
+    return _outcome(reasons.INTERNAL_ERROR, f"The trainer ended with {cause} and no message; see the pod's log.")
+
+
+def _outcome(reason: Reason, message: str) -> Outcome:
+    return Outcome(reason=reason.name, message=message)
+
+
+def _say(outcome: Outcome) -> None:
+    text = outcome.to_termination_message()
+    assert len(text.encode()) <= TERMINATION_MESSAGE_LIMIT_BYTES
+    if path := os.environ.get(ENV_TERMINATION_MESSAGE):
+        Path(path).write_text(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""SIGTERM, seen at step boundaries and stage edges."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+from dreambooth_job.errors import Interrupted
+
+
+class Interruption:
+    """Set once by SIGTERM; long work asks it, or waits on it, and leaves at the next safe point."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def listen(self) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: self._event.set())
+
+    def __call__(self) -> bool:
+        return self._event.is_set()
+
+    def request(self) -> None:
+        self._event.set()
+
+    def check(self) -> None:
+        """Raises Interrupted when the pod was asked to stop."""
+        if self():
+            raise Interrupted("The pod was asked to stop.")
