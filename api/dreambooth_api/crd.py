@@ -42,7 +42,8 @@ def structural(model: type[BaseModel], *, defaults: bool = True) -> Schema:
     """`model`'s JSON schema in the form an API server accepts; a status has no defaults, only what was written."""
     schema = model.model_json_schema(by_alias=True, mode="validation")
     definitions = schema.pop("$defs", {})
-    return _flatten(schema, definitions, defaults)
+    flat: Schema = _flatten(schema, definitions, defaults)
+    return flat
 
 
 _DROPPED = {"title", "additionalProperties", "$defs", "const"}

@@ -112,6 +112,10 @@ RESULT_UNUSABLE = _job(
     "ResultUnusable", 81, Retry.NEVER, "The written model, read back, is not the trained one, so it was not published.",
     "Report it with the pod's log: nothing was published and the newest checkpoint is kept.",
 )  # fmt: skip
+DEVICE_UNAVAILABLE = _job(
+    "DeviceUnavailable", 82, Retry.COUNTED, "A GPU was asked for, but the process sees none that works.",
+    "Check the node's driver and device plugin, or set runtime.gpu.count: 0 to train on the CPU.",
+)  # fmt: skip
 KILLED = _job(
     "Killed", 137, Retry.COUNTED, "The process was killed before it could say why.",
     "Look at the node and at the memory limit in runtime.resources.",

@@ -236,9 +236,9 @@ class RunPolicy(Record):
 class Gpu(Record):
     """What to ask of the device plugin."""
 
-    resource: Annotated[
-        str, StringConstraints(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", max_length=253)
-    ] = "nvidia.com/gpu"
+    resource: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", max_length=253)] = (
+        "nvidia.com/gpu"
+    )
     """Extended resource name, e.g. nvidia.com/gpu, amd.com/gpu or a MIG slice."""
     count: Annotated[int, Field(ge=0, le=1)] = 1
     """1, or 0 to train on the CPU, which is for trying out."""
@@ -273,9 +273,9 @@ class Toleration(Record):
     key: Label | None = None
     operator: Annotated[str, StringConstraints(pattern=r"^(Exists|Equal)$", max_length=6)] = "Equal"
     value: Label | None = None
-    effect: Annotated[
-        str, StringConstraints(pattern=r"^(NoSchedule|PreferNoSchedule|NoExecute)$", max_length=16)
-    ] | None = None
+    effect: (
+        Annotated[str, StringConstraints(pattern=r"^(NoSchedule|PreferNoSchedule|NoExecute)$", max_length=16)] | None
+    ) = None
     toleration_seconds: Annotated[int, Field(ge=0, le=86_400)] | None = None
 
 

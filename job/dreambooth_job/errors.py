@@ -6,7 +6,7 @@ JobError
 ├── BaseModelUnreadable, BaseModelUnsupported, PickleRefused
 ├── StorageError: StorageDenied, StorageNotFound, StorageFull, StorageMisconfigured, StorageUnavailable,
 │                 InputChanged, InputCorrupt, OutputExists
-├── ScratchFull, OutOfMemory, Diverged, ResultUnusable
+├── ScratchFull, DeviceUnavailable, OutOfMemory, Diverged, ResultUnusable
 └── Interrupted (SIGTERM)
 """
 
@@ -86,6 +86,10 @@ class OutputExists(StorageError):
 
 class ScratchFull(JobError):
     reason = reasons.SCRATCH_FULL
+
+
+class DeviceUnavailable(JobError):
+    reason = reasons.DEVICE_UNAVAILABLE
 
 
 class OutOfMemory(JobError):
