@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -25,36 +26,49 @@ from dreambooth_job.scratch import purge, working_environment
 
 log = structlog.get_logger()
 
+TRAINER = (sys.executable, "-m", "dreambooth_job.trainer")
 
 
-def main() -> int:
+def main(trainer: Sequence[str] = TRAINER) -> int:
+    """Returns the reason's exit code. `trainer` gets the number of the pipe it speaks through as its last argument."""
     configure()
     # A core dump would carry pictures and weights to the node's disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     scratch = Path(os.environ[ENV_SCRATCH])
     log.info("job_started", python=sys.version.split()[0])
     started = time.monotonic()
-    exit_code, said = _run_trainer(scratch)
+    exit_code, said = _run_trainer(trainer, scratch)
     outcome = said or _unexplained(exit_code)
     outcome = outcome.model_copy(update={"purge": purge(scratch)})
-    log.info("job_finished", reason=outcome.reason, seconds=round(time.monotonic() - started, 1),
-             purged_files=outcome.purge and outcome.purge.files)  # fmt: skip
+    log.info("job_finished", reason=outcome.reason, seconds=round(time.monotonic() - started, 1))
     _say(outcome)
-    return reasons.REASONS[outcome.reason].exit_code or reasons.INTERNAL_ERROR.exit_code or 1
+    return reasons.REASONS[outcome.reason].exit_code or 0
 
 
-def _run_trainer(scratch: Path) -> tuple[int, Outcome | None]:
-    """Runs `dreambooth_job.trainer` to its end; returns its exit code and what it said through the pipe."""
+def _run_trainer(command: Sequence[str], scratch: Path) -> tuple[int, Outcome | None]:
+    """Runs the trainer to its end; returns its exit code and what it said through the pipe."""
+    asked: list[int] = []
+    started: list[subprocess.Popen[bytes]] = []
+
+    def forward(number: int, _frame: object) -> None:
+        asked.append(number)
+        for process in started:
+            process.terminate()
+
+    # Before the trainer starts: the first process of a container ignores a signal it has no handler for.
+    signal.signal(signal.SIGTERM, forward)
+    signal.signal(signal.SIGINT, forward)
     read_end, write_end = os.pipe()
     trainer = subprocess.Popen(
-        [sys.executable, "-m", "dreambooth_job.trainer", str(write_end)],
+        [*command, str(write_end)],
         pass_fds=[write_end],
         env=os.environ | working_environment(scratch),
         stdin=subprocess.DEVNULL,
     )
+    started.append(trainer)
+    if asked:
+        trainer.terminate()
     os.close(write_end)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: trainer.send_signal(signal.SIGTERM))
     with os.fdopen(read_end, "rb") as pipe:
         text = pipe.read()  # ends when the trainer ends, whichever way
     exit_code = trainer.wait()

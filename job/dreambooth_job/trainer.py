@@ -1,0 +1,84 @@
+"""The pod's second process: runs the pipeline and turns whatever happens into an Outcome, said through a pipe.
+
+Holds the job's only broad `except`. Torch is imported here and below, after the first progress report has left.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+import structlog
+from pydantic import ValidationError
+
+from dreambooth_api import reasons
+from dreambooth_api.logs import configure
+from dreambooth_api.names import ENV_RUN
+from dreambooth_api.reasons import Reason
+from dreambooth_api.run import Run
+from dreambooth_api.status import Outcome
+from dreambooth_job.errors import InvalidSpec, JobError
+from dreambooth_job.interruption import Interruption
+from dreambooth_job.progress import ProgressReporter, sender_from_environment
+
+log = structlog.get_logger()
+
+
+def main(pipe: int) -> None:
+    configure()
+    interruption = Interruption()
+    interruption.listen()
+    with ProgressReporter(sender_from_environment()) as progress:
+        outcome = _attempt(progress, interruption)
+        newest = progress.newest
+    outcome = outcome.model_copy(
+        update={"step": newest.step, "total_steps": newest.total_steps, "checkpoint_step": newest.checkpoint_step}
+    )
+    with os.fdopen(pipe, "w") as out:
+        out.write(outcome.model_dump_json(by_alias=True, exclude_none=True))
+
+
+def _attempt(progress: ProgressReporter, interruption: Interruption) -> Outcome:
+    try:
+        run = parse_run(os.environ[ENV_RUN])
+        structlog.contextvars.bind_contextvars(job=f"{run.namespace}/{run.name}", run=run.run_index)
+        from dreambooth_job.pipeline import run_pipeline  # brings torch
+
+        return run_pipeline(run, progress, interruption)
+    except JobError as error:
+        log.warning("attempt_ended", reason=error.reason.name, message=str(error))
+        return _outcome(error.reason, str(error))
+    except Exception as error:
+        reason, message = explain(error)
+        # The traceback names our lines; the error's own text may quote a file and stays out of status.
+        log.exception("attempt_ended", reason=reason.name)
+        return _outcome(reason, message)
+
+
+def parse_run(text: str) -> Run:
+    """Raises InvalidSpec naming every wrong field."""
+    try:
+        return Run.model_validate_json(text)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+        raise InvalidSpec(f"The TrainingJob does not parse: {wrong}. Correct it and apply it again.") from None
+
+
+def explain(error: Exception) -> tuple[Reason, str]:
+    """The reason behind an error of a library."""
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, and torch may not be loaded yet
+        return reasons.OUT_OF_MEMORY, f"{reasons.OUT_OF_MEMORY.meaning} {reasons.OUT_OF_MEMORY.advice}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return reasons.SCRATCH_FULL, f"{reasons.SCRATCH_FULL.meaning} Raise runtime.scratch.sizeLimit."
+    if isinstance(error, MemoryError):
+        return reasons.KILLED, "The process ran out of memory; raise runtime.resources.memory."
+    return reasons.INTERNAL_ERROR, f"{type(error).__name__} in the job; the pod's log has the traceback."
+
+
+def _outcome(reason: Reason, message: str) -> Outcome:
+    return Outcome(reason=reason.name, message=message[:1024])
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
