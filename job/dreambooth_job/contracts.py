@@ -41,6 +41,7 @@ class Model:
     vae: nn.Module
     objective: Objective
     scheduler_config: Mapping[str, Any]
+    resolution_px: int  # the side of the pictures that the base was trained on
 
     def modules(self) -> dict[str, nn.Module]:
         """Every network by its stable name: `denoiser`, `text.0`, ..., `vae`."""
@@ -67,18 +68,46 @@ class Sites:
     conv: Sequence[Site]  # nn.Conv2d of the denoiser's residual, down- and up-sampling blocks
 
 
+@dataclass(frozen=True)
+class Posterior:
+    """What the VAE says of pictures: a normal distribution over scaled latents, both [B, C, h, w]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Drawn on the generator's device, so that a CPU generator gives the same latents on every device."""
+        noise = torch.randn(self.mean.shape, generator=generator, device=generator.device, dtype=torch.float32)
+        return self.mean + self.std * noise.to(self.mean)
+
+    def rows(self, indices: Sequence[int]) -> Posterior:
+        return Posterior(self.mean[list(indices)], self.std[list(indices)])
+
+
 class Family(Protocol):
     """What a model is. Stateless: the weights live in `Model`."""
 
     name: str
 
-    def load(self, source: Path, *, dtype: torch.dtype, device: torch.device) -> Model: ...
-    def encode_images(self, model: Model, pixels: Tensor, generator: torch.Generator | None) -> Tensor: ...
+    def load(
+        self,
+        source: Path,
+        *,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        allow_pickle: bool,
+        config_source: Path | None,
+        vae: Path | None,
+    ) -> Model: ...
+    def encode_images(self, model: Model, pixels: Tensor) -> Posterior: ...
+    def decode_latents(self, model: Model, latents: Tensor) -> Tensor: ...  # pixels in [-1, 1]
+    def count_tokens(self, model: Model, prompt: str) -> int: ...  # start and end included; cut at the family's limit
     def encode_prompts(self, model: Model, prompts: Sequence[str]) -> Conditioning: ...
     def predict(self, model: Model, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor: ...
     def sites(self, model: Model) -> Sites: ...
-    def pipeline(self, model: Model) -> Any: ...
+    def pipeline(self, model: Model) -> Any: ...  # a diffusers pipeline over the same live modules
     def original_layout(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+    def adapter_name(self, site: Site) -> str: ...  # the module name in web-UI adapter files
 
 
 class LearnedKind(StrEnum):
@@ -135,10 +164,28 @@ class ObjectInfo:
     etag: str
 
 
+class Verification(StrEnum):
+    """What a fetched file was checked against, the strongest first."""
+
+    SHA256 = "sha256"  # a digest the caller gave
+    CHECKSUM = "checksum"  # the checksum the store keeps of the object
+    ETAG = "etag"  # the ETag, where it is the MD5 of the object
+    UNVERIFIED = "unverified"  # the store knows nothing to compare with
+
+
 class ObjectStore(Protocol):
-    """A bucket. `get` leaves a whole verified file or none; `put` twice is harmless; keys are never local names."""
+    """A bucket. `get` leaves a whole verified file or none; `put` twice is harmless; keys are never local names.
+
+    A write with a condition raises `storage.failures.ConditionLost` when another writer was first.
+    """
 
     def list(self, prefix: str) -> Iterable[ObjectInfo]: ...
-    def get(self, info: ObjectInfo, to: Path, sha256: str | None = None) -> None: ...
-    def put(self, source: Path, key: str) -> ObjectInfo: ...
+    def head(self, key: str) -> ObjectInfo | None: ...
+    def get(self, info: ObjectInfo, to: Path, sha256: str | None = None) -> Verification: ...
+    def get_bytes(self, key: str) -> tuple[bytes, ObjectInfo] | None: ...
+    def put(
+        self, source: Path | bytes, key: str, *, if_none_match: bool = False, if_match: str | None = None
+    ) -> ObjectInfo: ...
     def delete(self, key: str) -> None: ...
+    def delete_prefix(self, prefix: str) -> int: ...
+    def abort_uploads(self, prefix: str) -> int: ...
