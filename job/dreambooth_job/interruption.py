@@ -9,19 +9,19 @@ from dreambooth_job.errors import Interrupted
 
 
 class Interruption:
-    """Set once by SIGTERM; long work asks it, or waits on it, and leaves at the next safe point."""
+    """Set once by SIGTERM; long work asks it, or waits on `event`, and leaves at the next safe point."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self.event = threading.Event()
 
     def listen(self) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: self._event.set())
+        signal.signal(signal.SIGTERM, lambda *_: self.event.set())
 
     def __call__(self) -> bool:
-        return self._event.is_set()
+        return self.event.is_set()
 
     def request(self) -> None:
-        self._event.set()
+        self.event.set()
 
     def check(self) -> None:
         """Raises Interrupted when the pod was asked to stop."""

@@ -1,0 +1,147 @@
+"""Stage 1: everything the run reads, pinned by ETag, verified, under local names that no key decides."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from dreambooth_api.spec import BaseModelSource, Subject, TrainingJobSpec
+from dreambooth_job.contracts import ObjectInfo
+from dreambooth_job.data.listing import classify
+from dreambooth_job.data.pictures import File
+from dreambooth_job.errors import ScratchFull, StorageNotFound
+from dreambooth_job.families.sd1_source import select_files
+from dreambooth_job.storage.s3 import S3Store
+from dreambooth_job.storage.uris import S3Uri, parse
+from dreambooth_job.workspace import Workspace
+
+SMALL_FILES_AT_ONCE = 8  # pictures; a large file is fetched in parallel parts by the store itself
+
+OpenStore = Callable[[str], S3Store]  # bucket name -> store
+
+
+@dataclass(frozen=True)
+class Input:
+    """One object that was read, as the manifest records it: which version of which bytes, without its name."""
+
+    etag: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class SubjectFiles:
+    """One subject's pictures, captions and archives, and those of its class."""
+
+    images: Sequence[File]
+    class_images: Sequence[File]
+    ignored: Counter[str]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    base: Path  # a diffusers folder or a single file
+    config: Path | None
+    vae: Path | None
+    subjects: tuple[SubjectFiles, ...]
+    read: tuple[Input, ...]
+
+
+def fetch(spec: TrainingJobSpec, open_store: OpenStore, workspace: Workspace) -> Inputs:
+    """Raises what the store raises, ImagesMissing, and ScratchFull before the first byte when it cannot fit."""
+    fetching = _Fetching(open_store, workspace)
+    base, config, vae = fetching.plan_model(spec.base_model)
+    subjects = tuple(fetching.plan_subject(number, subject) for number, subject in enumerate(spec.subjects))
+    return Inputs(base, config, vae, subjects, fetching.run())
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    store: S3Store
+    info: ObjectInfo
+    to: Path
+    sha256: str | None = None
+
+
+class _Fetching:
+    """Lists first, so that a wrong prefix or a full disk is found out before anything is downloaded."""
+
+    def __init__(self, open_store: OpenStore, workspace: Workspace) -> None:
+        self._open_store, self._workspace = open_store, workspace
+        self._wanted: list[_Wanted] = []
+
+    def plan_model(self, source: BaseModelSource) -> tuple[Path, Path | None, Path | None]:
+        base = self._plan_source(parse(source.uri), "model", source.sha256)
+        config = self._plan_source(parse(source.config_uri), "config") if source.config_uri else None
+        vae = self._plan_source(parse(source.vae), "vae") if source.vae else None
+        return base, config, vae
+
+    def plan_subject(self, number: int, subject: Subject) -> SubjectFiles:
+        images, ignored = self._plan_pictures(
+            parse(subject.images.uri), f"subject-{number}", f"subject {subject.token}"
+        )
+        given = subject.class_images.uri if subject.class_images else None
+        name = f"class images of subject {subject.token}"
+        class_images = self._plan_pictures(parse(given), f"class-{number}", name)[0] if given else []
+        return SubjectFiles(images, class_images, ignored)
+
+    def run(self) -> tuple[Input, ...]:
+        self._check_space()
+        with ThreadPoolExecutor(SMALL_FILES_AT_ONCE) as pool:
+            list(pool.map(lambda want: want.store.get(want.info, want.to, want.sha256), self._wanted))
+        return tuple(Input(want.info.etag, want.info.size_bytes) for want in self._wanted)
+
+    def _plan_source(self, uri: S3Uri, name: str, sha256: str | None = None) -> Path:
+        """A single file keeps its suffix, a folder the few relative paths that its reader knows."""
+        store = self._open_store(uri.bucket)
+        if PurePosixPath(uri.key).suffix in (".safetensors", ".ckpt"):
+            if (info := store.head(uri.key)) is None:
+                raise StorageNotFound(
+                    f"{uri} does not exist; keys are case-sensitive. Correct baseModel and apply again"
+                )
+            file = self._workspace.base / f"{name}{PurePosixPath(uri.key).suffix}"
+            self._wanted.append(_Wanted(store, info, file, sha256))
+            return file
+        listed = {info.key.removeprefix(uri.prefix): info for info in store.list(uri.prefix)}
+        paths = select_files(listed)
+        if not paths:
+            raise StorageNotFound(
+                f"{uri} holds no diffusers folder ({len(listed)} objects, no model_index.json); "
+                "end the URI in .safetensors or .ckpt for a single file"
+            )
+        for path in paths:
+            to = self._workspace.base / name / path
+            to.parent.mkdir(parents=True, exist_ok=True)
+            self._wanted.append(_Wanted(store, listed[path], to))
+        return self._workspace.base / name
+
+    def _plan_pictures(self, uri: S3Uri, name: str, said: str) -> tuple[list[File], Counter[str]]:
+        store = self._open_store(uri.bucket)
+        if uri.key.lower().endswith(".zip"):
+            info = store.head(uri.key)
+            if info is None:
+                raise StorageNotFound(f"{said}: the zip does not exist; keys are case-sensitive")
+            objects = [info]
+        else:
+            objects = list(store.list(uri.prefix))
+        listing = classify(objects, said)
+        infos = {info.key: info for info in objects}
+        files = []
+        for index, key in enumerate(listing.to_fetch()):
+            to = self._workspace.inputs / name / f"{index:05d}{PurePosixPath(key).suffix.lower()[:8]}"
+            to.parent.mkdir(exist_ok=True)
+            self._wanted.append(_Wanted(store, infos[key], to))
+            files.append((key, to))
+        return files, listing.ignored
+
+    def _check_space(self) -> None:
+        needed = sum(want.info.size_bytes for want in self._wanted)
+        free = shutil.disk_usage(self._workspace.root).free
+        if needed > free:
+            raise ScratchFull(
+                f"the inputs need {needed / 2**30:.1f} GiB, the scratch volume has {free / 2**30:.1f} GiB free; "
+                "raise runtime.scratch.sizeLimit"
+            )
