@@ -115,7 +115,7 @@ def _steps(spec: TrainingJobSpec, pictures: int) -> Value:
 def _rates(spec: TrainingJobSpec, family: FamilyRow) -> tuple[Value, Value]:
     usual = family.rates[spec.method.name]
     asked, text_asked = spec.training.learning_rate, spec.training.text_learning_rate
-    rate = Value(asked or usual, _because(asked, f"usual for {spec.method.name} on {family.name}"))
+    rate = Value(asked or usual, _because(asked, family.rate_reasons[spec.method.name]))
     text = Value(text_asked or float(str(rate.value)) / 2, _because(text_asked, "half of learningRate"))
     return rate, text
 
