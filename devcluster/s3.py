@@ -1,0 +1,108 @@
+"""One S3 server (versitygw over a folder) on a loopback port, and what tests do to it: buckets, outages.
+
+Metadata lies in a side folder, not in extended attributes, so any file system will do.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devcluster.processes import DidNotStart, Program, free_ports, port_answers, start
+
+REGION = "us-east-1"
+START_SECONDS = 60
+START_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class S3Access:
+    """Where the server is and the root credentials, random per server."""
+
+    endpoint: str  # http://host:port
+    access_key: str
+    secret_key: str
+
+    def client(self, **config: Any) -> Any:
+        """A boto3 client, path style; `config` goes to botocore's Config."""
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name=REGION,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            config=Config(s3={"addressing_style": "path"}, **config),
+        )
+
+    def secret_data(self) -> dict[str, str]:
+        """The keys of a credentials Secret, as `stringData`."""
+        return {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
+
+
+class S3Server:
+    """The running server. It may be stopped and started again: port, credentials and objects stay."""
+
+    def __init__(self, versitygw: Path, folder: Path) -> None:
+        self._versitygw, self._folder = versitygw, folder
+        self._access_key, self._secret_key = secrets.token_hex(10).upper(), secrets.token_urlsafe(30)
+        self._port = 0
+        self._program: Program | None = None
+        for name in ("buckets", "metadata"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+
+    @property
+    def access(self) -> S3Access:
+        return S3Access(f"http://127.0.0.1:{self._port}", self._access_key, self._secret_key)
+
+    def start(self) -> None:
+        """Returns when connections are accepted. Raises DidNotStart."""
+        if self._port:
+            return self._start(self._port)
+        for attempt in range(1, START_ATTEMPTS + 1):
+            (port,) = free_ports(1)
+            try:
+                self._start(port)
+            except DidNotStart as error:
+                if attempt == START_ATTEMPTS or "address already in use" not in str(error):
+                    raise
+            else:
+                self._port = port
+                return
+
+    def stop(self) -> None:
+        """At once, as a power cut: what was answered with success must be there afterwards."""
+        if self._program:
+            self._program.kill()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Nobody listens inside the block; the same port answers again after it."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def away_for(self, seconds: float) -> None:
+        with self.away():
+            time.sleep(seconds)
+
+    def _start(self, port: int) -> None:
+        # Credentials go by the environment: a command line can be read by every user of the machine.
+        env = _minimal_env() | {"ROOT_ACCESS_KEY": self._access_key, "ROOT_SECRET_KEY": self._secret_key}
+        flags = ["--port", f"127.0.0.1:{port}", "--region", REGION, "--quiet"]
+        backend = ["posix", "--sidecar", str(self._folder / "metadata"), str(self._folder / "buckets")]
+        self._program = start("s3", [self._versitygw, *flags, *backend], self._folder / "logs", env=env)
+        self._program.wait_until(lambda: port_answers(port), START_SECONDS)
+
+
+def _minimal_env() -> Mapping[str, str]:
+    return {"PATH": "/usr/bin:/bin"}
