@@ -1,0 +1,273 @@
+"""One file or a few bytes to one object: checked by the store, committed once, and aborted on every failing path.
+
+boto3's `upload_file` knows no conditional writes, so the multipart driver is ours. Each upload carries a random token
+as metadata: when the reply to the commit is lost, a HEAD that shows our token and size proves that it succeeded.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from awscrt import checksums
+
+from dreambooth_job.contracts import ObjectInfo
+from dreambooth_job.errors import StorageNotFound, StorageUnavailable
+from dreambooth_job.storage.client import Bucket
+from dreambooth_job.storage.digests import BLOCK_BYTES, file_digest
+from dreambooth_job.storage.failures import Action, ConditionLost, UploadLost
+from dreambooth_job.storage.workers import Watchdog, in_order
+
+MIB = 1024 * 1024
+TOKEN = "dreambooth-upload"
+_MAX_PARTS = 9000  # S3 takes 10,000
+_UPLOADS = 3
+_ABORT_SECONDS, _STOPPED_ABORT_SECONDS = 10.0, 0.7
+
+
+def part_bytes(size_bytes: int, smallest: int = 16 * MIB) -> int:
+    """At least `smallest`, whole MiB, and never more than 9,000 parts."""
+    return max(smallest, -(-size_bytes // (_MAX_PARTS * MIB)) * MIB)
+
+
+class Slice:
+    """Bytes [start, start + size) of a file as a request's body; the watchdog counts what is read of it."""
+
+    def __init__(self, path: Path, start: int, size: int, window_seconds: float, cancelled: threading.Event) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._start, self._size, self._offset = start, size, 0
+        self._window_seconds, self._cancelled = window_seconds, cancelled
+        self._watchdog = Watchdog(window_seconds)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __enter__(self) -> Slice:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def tell(self) -> int:
+        return self._offset
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """The signer reads the body once before it is sent: going back starts a new count."""
+        self._offset = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: self._size}[whence]
+        self._watchdog = Watchdog(self._window_seconds)
+        return self._offset
+
+    def read(self, size: int = -1) -> bytes:
+        if self._cancelled.is_set():
+            raise UploadLost  # nobody waits for this request any more
+        rest = self._size - self._offset
+        data = os.pread(self._file.fileno(), rest if size is None or size < 0 else min(size, rest), self._position)
+        self._offset += len(data)
+        self._watchdog.count(len(data))
+        return data
+
+    @property
+    def _position(self) -> int:
+        return self._start + self._offset
+
+
+@dataclass(frozen=True)
+class Upload:
+    bucket: Bucket
+    key: str
+    path: Path
+    condition: Mapping[str, str]  # {}, {"IfNoneMatch": "*"} or {"IfMatch": etag}
+    part_bytes: int
+    width: int
+    window_seconds: float
+    token: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    @cached_property
+    def size_bytes(self) -> int:
+        return self.path.stat().st_size
+
+    def run(self) -> ObjectInfo:
+        """Raises ConditionLost when another writer was first."""
+        for _ in range(_UPLOADS):
+            with suppress(UploadLost):
+                if self.size_bytes <= self.part_bytes:
+                    sent = self._put()
+                else:
+                    sent = Multipart(self).run()
+                return self._confirm(sent)
+        where = Action("s3:PutObject", self.bucket.name, self.key)
+        raise StorageUnavailable(f"{where}: the store lost or damaged the object {_UPLOADS} times; check the store")
+
+    @property
+    def target(self) -> dict[str, str]:
+        return {"Bucket": self.bucket.name, "Key": self.key}
+
+    def _put(self) -> dict[str, str]:
+        sent = {"ChecksumSHA256": _base64(file_digest(self.path))}
+
+        def put(cancelled: threading.Event) -> None:
+            self.bucket.send_here("write", self.key, lambda client: self._put_once(client, sent, cancelled))
+
+        try:
+            list(in_order([put], 1, self.bucket.retrying.stop))
+        except ConditionLost:
+            if not self.stands():
+                raise
+        return sent
+
+    def _put_once(self, client: Any, sent: Mapping[str, str], cancelled: threading.Event) -> None:
+        with Slice(self.path, 0, self.size_bytes, self.window_seconds, cancelled) as body:
+            client.put_object(**self.target, Body=body, Metadata={TOKEN: self.token}, **sent, **self.condition)
+
+    def stands(self) -> bool:
+        """Whether the object under our key is the one this upload wrote: its commit succeeded, the reply was lost."""
+        try:
+            return self._is_ours(self._head())
+        except StorageNotFound:
+            return False
+
+    def _head(self) -> dict[str, Any]:
+        return self.bucket.send(
+            "read", self.key, lambda client: client.head_object(**self.target, ChecksumMode="ENABLED")
+        )
+
+    def _is_ours(self, head: Mapping[str, Any]) -> bool:
+        return head["Metadata"].get(TOKEN) == self.token and head["ContentLength"] == self.size_bytes
+
+    def _confirm(self, sent: Mapping[str, str]) -> ObjectInfo:
+        """What the store now holds is what was sent, as far as the store can tell."""
+        head = self._head()
+        if not self._is_ours(head):
+            raise ConditionLost(f"{self.key} was overwritten by another writer")
+        if any(head.get(name, value) != value for name, value in sent.items()):
+            raise UploadLost
+        return ObjectInfo(self.key, self.size_bytes, head["ETag"])
+
+
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
+
+
+@dataclass(frozen=True)
+class Multipart:
+    upload: Upload
+
+    def run(self) -> dict[str, str]:
+        """The checksum of the whole object, which the store compared with the parts it holds."""
+        upload_id = self._create()
+        try:
+            parts = list(in_order(self._tasks(upload_id), self.upload.width, self.upload.bucket.retrying.stop))
+            whole = _base64(_combined(parts).to_bytes(8, "big"))
+            self._complete(upload_id, [part.listed for part in parts], whole)
+        except BaseException:
+            self._abort(upload_id)
+            raise
+        return {"ChecksumCRC64NVME": whole}
+
+    def _create(self) -> str:
+        created = self.upload.bucket.send(
+            "write",
+            self.upload.key,
+            lambda client: client.create_multipart_upload(
+                **self.upload.target,
+                Metadata={TOKEN: self.upload.token},
+                ChecksumAlgorithm="CRC64NVME",
+                ChecksumType="FULL_OBJECT",
+            ),
+        )
+        return created["UploadId"]
+
+    def _tasks(self, upload_id: str) -> list[Callable[[threading.Event], UploadedPart]]:
+        size, step = self.upload.size_bytes, self.upload.part_bytes
+        return [
+            lambda cancelled, number=number, start=start: self._upload_part(upload_id, number, start, cancelled)
+            for number, start in enumerate(range(0, size, step), 1)
+        ]
+
+    def _upload_part(self, upload_id: str, number: int, start: int, cancelled: threading.Event) -> UploadedPart:
+        size = min(self.upload.part_bytes, self.upload.size_bytes - start)
+        with Slice(self.upload.path, start, size, self.upload.window_seconds, cancelled) as body:
+            crc = _crc64(body)
+            checksum = {"ChecksumCRC64NVME": _base64(crc.to_bytes(8, "big"))}
+
+            def send(client: Any) -> dict[str, Any]:
+                body.seek(0)
+                with _lost_uploads_named(client):
+                    return client.upload_part(
+                        **self.upload.target, UploadId=upload_id, PartNumber=number, Body=body, **checksum
+                    )
+
+            answer = self.upload.bucket.send_here("write", self.upload.key, send)
+        return UploadedPart({"PartNumber": number, "ETag": answer["ETag"], **checksum}, crc, size)
+
+    def _complete(self, upload_id: str, parts: list[dict[str, Any]], whole: str) -> None:
+        def send(client: Any) -> None:
+            with _lost_uploads_named(client):
+                client.complete_multipart_upload(
+                    **self.upload.target,
+                    UploadId=upload_id,
+                    MultipartUpload={"Parts": parts},
+                    ChecksumCRC64NVME=whole,
+                    ChecksumType="FULL_OBJECT",
+                    **self.upload.condition,
+                )
+
+        try:
+            self.upload.bucket.send("write", self.upload.key, send)
+        except (UploadLost, ConditionLost):
+            if not self.upload.stands():
+                raise
+
+    def _abort(self, upload_id: str) -> None:
+        """Best effort, and less than a second when told to stop; `abort_uploads` finds what is left."""
+        stopped = self.upload.bucket.retrying.stop.is_set()
+        bucket = self.upload.bucket.within(0.0 if stopped else _ABORT_SECONDS, threading.Event())
+
+        def abort() -> None:
+            with suppress(Exception):
+                bucket.send_here(
+                    "abort",
+                    self.upload.key,
+                    lambda client: client.abort_multipart_upload(**self.upload.target, UploadId=upload_id),
+                )
+
+        thread = threading.Thread(target=abort, name="abort", daemon=True)
+        thread.start()
+        thread.join(_STOPPED_ABORT_SECONDS if stopped else None)
+
+
+@dataclass(frozen=True)
+class UploadedPart:
+    listed: dict[str, Any]  # as CompleteMultipartUpload wants it
+    crc: int
+    size_bytes: int
+
+
+def _crc64(body: Slice) -> int:
+    crc = 0
+    while block := body.read(BLOCK_BYTES):
+        crc = checksums.crc64nvme(block, crc)
+    return crc
+
+
+def _combined(parts: Sequence[UploadedPart]) -> int:
+    whole = 0
+    for part in parts:
+        whole = checksums.combine_crc64nvme(whole, part.crc, part.size_bytes)
+    return whole
+
+
+@contextmanager
+def _lost_uploads_named(client: Any) -> Iterator[None]:
+    try:
+        yield
+    except client.exceptions.NoSuchUpload as error:
+        raise UploadLost from error
