@@ -13,19 +13,18 @@ import urllib3
 
 from devcluster import pki
 from devcluster.kube import Access, ApiError, Kube
-from devcluster.processes import DidNotStart, Program, free_ports, port_answers, start
+from devcluster.processes import Program, port_answers, start, start_on_free_ports
 from devcluster.toolchain import Tools
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 120  # generous, for machines that are busy with something else
-START_ATTEMPTS = 3  # another program may take a port between the choice and its use
 
 
 class ControlPlane:
     """Four running programs. `admin` talks to the API server as system:masters; `kubeconfig` does so for others."""
 
     def __init__(self, tools: Tools, folder: Path) -> None:
-        self._tools, self._folder, self._logs = tools, folder, folder / "logs"
+        self._tools, self._folder, self.logs = tools, folder, folder / "logs"
         self._programs: list[Program] = []
         self.kubeconfig = folder / "kubeconfig"
         self._authority = pki.Authority(folder / "pki")
@@ -35,13 +34,7 @@ class ControlPlane:
 
     def start(self) -> None:
         """Returns when the API server is ready and new namespaces get their ServiceAccount. Raises DidNotStart."""
-        for attempt in range(1, START_ATTEMPTS + 1):
-            try:
-                return self._start(*free_ports(3))
-            except DidNotStart as error:
-                self.stop()
-                if attempt == START_ATTEMPTS or "address already in use" not in str(error):
-                    raise
+        start_on_free_ports(3, self._start, self.stop)
 
     def stop(self) -> None:
         """In reverse order of start. Nothing here is worth a farewell: the data goes with the folder."""
@@ -77,7 +70,7 @@ class ControlPlane:
         controllers.wait_until(self._controllers_work, START_SECONDS)
 
     def _run(self, name: str, program: Path, flags: list[str]) -> Program:
-        self._programs.append(start(name, [program, *flags], self._logs, cwd=self._folder))
+        self._programs.append(start(name, [program, *flags], self.logs, cwd=self._folder))
         return self._programs[-1]
 
     def _ready(self) -> bool:

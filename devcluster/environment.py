@@ -19,8 +19,10 @@ Lookup = Callable[[str, str], Object | None]  # ("secrets" | "configmaps", name)
 
 NODE_ADDRESS = "127.0.0.1"
 _REFERENCE = re.compile(r"\$(\$|\(([-._a-zA-Z][-._a-zA-Z0-9]*)\))")
-_SUFFIXES = {"": 1, "m": Decimal("0.001"), "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18} | {
-    f"{letter}i": 2 ** (10 * power) for power, letter in enumerate("KMGTPE", 1)
+_SUFFIXES = {
+    "m": Decimal("0.001"),
+    **{letter: Decimal(1000**power) for power, letter in enumerate(["", "k", "M", "G", "T", "P", "E"])},
+    **{f"{letter}i": Decimal(1024**power) for power, letter in enumerate("KMGTPE", 1)},
 }
 
 
@@ -76,7 +78,9 @@ def command_line(container: Object, variables: Mapping[str, str], paths: Paths) 
 
 
 def _all_keys(source: Object, lookup: Lookup) -> dict[str, str]:
-    kind, reference = ("secrets", source["secretRef"]) if "secretRef" in source else ("configmaps", source["configMapRef"])
+    kind, reference = (
+        ("secrets", source["secretRef"]) if "secretRef" in source else ("configmaps", source["configMapRef"])
+    )
     found = lookup(kind, reference["name"])
     if found is None:
         if reference.get("optional"):

@@ -26,6 +26,7 @@ from devcluster import shim
 # Below the range from which Linux takes the source ports of outgoing connections: none of those can be in the way
 # when a program opens its port, or opens it again after a restart.
 PORTS = range(20_000, 32_000)
+PORT_ATTEMPTS = 3
 
 # The kernel's "parent" in PR_SET_PDEATHSIG is the thread that started the child. This one lives as long as we do.
 _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="starter")
@@ -151,8 +152,24 @@ def spawn(
     ).result()
 
 
-def free_ports(count: int) -> list[int]:
-    """Distinct loopback ports nobody listens on now. A loser of the race for one ends with DidNotStart: start again."""
+def start_on_free_ports(count: int, start_on: Callable[..., None], give_up: Callable[[], None]) -> list[int]:
+    """Calls `start_on(port, ...)` with loopback ports nobody listens on; again with others when a race for one is lost.
+
+    `give_up` ends what a failed attempt has left. Returns the ports. Raises DidNotStart.
+    """
+    for attempts_left in reversed(range(PORT_ATTEMPTS)):
+        ports = _free_ports(count)
+        try:
+            start_on(*ports)
+            break
+        except DidNotStart as error:
+            give_up()
+            if not attempts_left or "address already in use" not in str(error):
+                raise
+    return ports
+
+
+def _free_ports(count: int) -> list[int]:
     found: set[int] = set()
     while len(found) < count:
         port = random.SystemRandom().choice(PORTS)

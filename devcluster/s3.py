@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from devcluster.processes import DidNotStart, Program, free_ports, port_answers, start
+from devcluster.processes import Program, port_answers, start, start_on_free_ports
 
 REGION = "us-east-1"
 START_SECONDS = 60
-START_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +64,9 @@ class S3Server:
     def start(self) -> None:
         """Returns when connections are accepted. Raises DidNotStart."""
         if self._port:
-            return self._start(self._port)
-        for attempt in range(1, START_ATTEMPTS + 1):
-            (port,) = free_ports(1)
-            try:
-                self._start(port)
-            except DidNotStart as error:
-                if attempt == START_ATTEMPTS or "address already in use" not in str(error):
-                    raise
-            else:
-                self._port = port
-                return
+            self._start(self._port)
+        else:
+            (self._port,) = start_on_free_ports(1, self._start, self.stop)
 
     def stop(self) -> None:
         """At once, as a power cut: what was answered with success must be there afterwards."""
