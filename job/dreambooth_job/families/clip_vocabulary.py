@@ -27,7 +27,7 @@ def published() -> CLIPTokenizer:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         lines = file.read().split("\n")[1 : _MERGES_IN_FILE + 1]
     merges = [tuple(line.split()) for line in lines]
-    symbols = _byte_symbols()
+    symbols = byte_symbols()
     words = [*symbols, *[f"{s}</w>" for s in symbols], *["".join(m) for m in merges]]
     words += ["<|startoftext|>", "<|endoftext|>"]
     return build({word: number for number, word in enumerate(words)}, merges)
@@ -60,7 +60,7 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _byte_symbols() -> list[str]:
+def byte_symbols() -> list[str]:
     """One printable character for each byte, in CLIP's order (openai/CLIP, `simple_tokenizer.bytes_to_unicode`)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]

@@ -23,6 +23,7 @@ class SD1:
     """The `Family` of Stable Diffusion 1; see `contracts.py` for what each method promises."""
 
     name = "sd1"
+    max_tokens = MAX_TOKENS
 
     def load(
         self,
@@ -56,6 +57,9 @@ class SD1:
             scheduler_config=base.scheduler_config,
             resolution_px=modules["denoiser"].config.sample_size * latent_factor(modules["vae"]),
         )
+
+    def resolution_px(self, source: Path, config_source: Path | None) -> int:
+        return sd1_source.resolution_px(source, config_source)
 
     @torch.no_grad()
     def encode_images(self, model: Model, pixels: Tensor) -> Posterior:

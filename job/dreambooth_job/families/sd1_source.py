@@ -25,7 +25,7 @@ from dreambooth_job.families.sd1_layout import (
     nested_text_path,
     original_names,
 )
-from dreambooth_job.families.weights import read_weights
+from dreambooth_job.families.weights import read_header, read_weights
 
 FOLDERS = {"denoiser": "unet", "vae": "vae", "text.0": "text_encoder"}
 SCHEDULER_CONFIG = {  # CompVis v1-inference.yaml, in diffusers' words
@@ -58,6 +58,7 @@ _WEIGHT_NAMES = [
 # Names that diffusers gave the VAE's attention before 0.17; the published SD1.5 folder still has them.
 _OLD_VAE_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 _MAX_CONFIG_BYTES = 2**20
+PUBLISHED_RESOLUTION_PX = 512
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,17 @@ def read(source: Path, *, allow_pickle: bool, config_source: Path | None, vae: P
         return replace(base, tensors={**base.tensors, "vae": _modern_vae(tensors)})
     prefixed = {VAE_PREFIX + name.removeprefix(VAE_PREFIX): tensor for name, tensor in tensors.items()}
     return replace(base, tensors={**base.tensors, "vae": _to_diffusers(prefixed, base.configs)["vae"]})
+
+
+def resolution_px(source: Path, config_source: Path | None) -> int:
+    """What `Model.resolution_px` will be, read from the configs alone, before any weight."""
+    folder = source if source.is_dir() else config_source
+    if folder is None:
+        metadata = read_header(source).get("__metadata__", {}) if source.suffix == ".safetensors" else {}
+        said = metadata.get("modelspec.resolution", "").partition("x")[0]
+        return int(said) if said.isdigit() else PUBLISHED_RESOLUTION_PX
+    unet, vae = _json(folder / FOLDERS["denoiser"] / "config.json"), _json(folder / FOLDERS["vae"] / "config.json")
+    return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
 
 
 def select_files(paths: Iterable[str]) -> list[str]:
