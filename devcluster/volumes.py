@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from devcluster.environment import ConfigError, Lookup, Object, field, resource
-from devcluster.kube import Kube
+from devcluster.kube import ApiError, Kube
 
 TOKEN_REFRESH_FRACTION = 0.8  # of a token's life, as a kubelet does
 
@@ -43,10 +43,13 @@ class Volumes:
 
     def mounts(self, container: Object) -> dict[str, Path]:
         """Mount path -> the folder, or with a subPath the file or folder in it, that stands for it."""
-        return {
-            mount["mountPath"]: self.folder(mount["name"]) / mount.get("subPath", "")
-            for mount in container.get("volumeMounts", ())
-        }
+        mounts = {}
+        for mount in container.get("volumeMounts", ()):
+            real = self.folder(mount["name"]) / mount.get("subPath", "")
+            if not real.exists():
+                real.mkdir(parents=True)
+            mounts[mount["mountPath"]] = real
+        return mounts
 
     def _files(self, volume: Object) -> Files:
         if "emptyDir" in volume:
@@ -117,7 +120,10 @@ class Volumes:
             request["audiences"] = [wanted["audience"]]
         account = f"/api/v1/namespaces/{metadata['namespace']}/serviceaccounts/{spec['serviceAccountName']}/token"
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": request}
-        token = self._kube.create(account, body)["status"]["token"]
+        try:
+            token = self._kube.create(account, body)["status"]["token"]
+        except ApiError as error:
+            raise ConfigError(f"failed to fetch token: {error}") from error
         self._tokens[name] = token, time.time() + TOKEN_REFRESH_FRACTION * request["expirationSeconds"]
         return str(token)
 

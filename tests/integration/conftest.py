@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cluster() -> Iterator[Cluster]:
     with scratch_folder(cache_dir() / "test-clusters") as folder, Cluster(folder) as cluster:
         cluster.install_crd(crd())
-        # cluster.add_node()
+        cluster.add_node()
         yield cluster
 
 
