@@ -19,7 +19,7 @@ $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.x")'
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check uv==$$(sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements.lock)
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@printf '#!/bin/sh\nexec "%s" -m dreambooth_job "$$@"\n' "$(BIN)/python" > $(BIN)/dreambooth-job && chmod +x $(BIN)/dreambooth-job
 	@rm -f $(VENV)/.ready-* && touch $@
 

@@ -37,6 +37,8 @@ def main(pipe: int) -> None:
     )
     with os.fdopen(pipe, "w") as out:
         out.write(outcome.model_dump_json(by_alias=True, exclude_none=True))
+    sys.stderr.flush()
+    os._exit(0)  # taking torch apart takes seconds of a GPU, and everything has been said
 
 
 def _attempt(progress: ProgressReporter, interruption: Interruption) -> Outcome:
