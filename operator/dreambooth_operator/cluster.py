@@ -245,11 +245,16 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         yield from (line for line in whole if line)
 
 
-def connect(connections: int, observe: Callable[[str, str, str], None] = lambda *_: None) -> KubeCluster:
-    """The cluster of $KUBECONFIG or ~/.kube/config, else the one this pod runs in. Raises Unavailable without any."""
+def connect(
+    connections: int, observe: Callable[[str, str, str], None] = lambda *_: None, kubeconfig: str | None = None
+) -> KubeCluster:
+    """The cluster of `kubeconfig`, $KUBECONFIG or ~/.kube/config, else the one this pod runs in.
+
+    Raises Unavailable when there is none.
+    """
     configuration = client.Configuration()
     try:
-        config.load_kube_config(client_configuration=configuration)
+        config.load_kube_config(kubeconfig, client_configuration=configuration)
     except ConfigException:
         try:
             config.load_incluster_config(client_configuration=configuration)

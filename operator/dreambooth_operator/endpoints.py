@@ -64,7 +64,7 @@ def serve(address: Address, routes: Routes) -> Server:
             """Metrics count requests; a line for each would drown the log."""
 
     server = Server(address, Handler)
-    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.1,), name="http", daemon=True).start()
     return server
 
 

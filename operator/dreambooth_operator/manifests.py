@@ -145,8 +145,8 @@ def _environment(job: TrainingJob, spec: TrainingJobSpec, run_index: int, settin
         values[names.ENV_PROGRESS_URL] = settings.progress_url.rstrip("/") + names.PROGRESS_PATH
         values[names.ENV_PROGRESS_TOKEN] = f"{names.PATH_PROGRESS}/token"
     downward = {names.ENV_POD_UID: "metadata.uid", names.ENV_NODE_NAME: "spec.nodeName"}
-    # $(...) in a value would be expanded by the kubelet; a doubled $ keeps a prompt's words as they are.
-    env: list[Json] = [{"name": key, "value": value.replace("$(", "$$(")} for key, value in values.items()]
+    # The kubelet expands $(NAME) and halves $$; doubled, a prompt's words stay as they are.
+    env: list[Json] = [{"name": key, "value": value.replace("$", "$$")} for key, value in values.items()]
     return env + [{"name": key, "valueFrom": {"fieldRef": {"fieldPath": path}}} for key, path in downward.items()]
 
 

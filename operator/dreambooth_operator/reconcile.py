@@ -164,7 +164,8 @@ class Reconciler:
         if job.status is None or job.deleting or plan.delete_self:
             return
         new = status.build(observed, plan, trouble, now)
-        patch = status.changes(job.status.to_dict(), new.to_dict())
+        stored = job.status.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True)
+        patch = status.changes(stored, new.to_dict())
         if not patch:
             return
         for happening in events.happenings(job.status, new):
