@@ -15,10 +15,9 @@ from dreambooth_job.storage.client import StorageSettings
 from dreambooth_job.storage.failures import ConditionLost
 from dreambooth_job.storage.folder import FolderStore
 from dreambooth_job.storage.objects import delete_below, read_bytes, write_bytes
-from dreambooth_job.storage.s3 import MIB, S3Store, Tuning, connect_bucket
-from tests.faults.servers import FreshBucket
+from dreambooth_job.storage.s3 import MIB, S3Store, connect_bucket
+from tests.faults.servers import SMALL, FreshBucket
 
-SMALL = Tuning(download_part_bytes=MIB, upload_part_bytes=5 * MIB, download_width=4, upload_width=2)
 SIZES = [0, 1, MIB - 1, MIB, MIB + 1, 3 * MIB + 5, 5 * MIB, 5 * MIB + 1, 11 * MIB]
 
 

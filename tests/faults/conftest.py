@@ -1,1 +1,1 @@
-from tests.faults.servers import fresh_bucket, s3_server  # noqa: F401
+from tests.faults.servers import faulty, fresh_bucket, plain_client, s3_server  # noqa: F401

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,11 @@ import pytest
 from devcluster import toolchain
 from devcluster.s3 import S3Server
 from dreambooth_job.storage.client import StorageSettings
+from dreambooth_job.storage.retrying import Concurrency, Retrying
+from dreambooth_job.storage.s3 import MIB, S3Store, Tuning, connect_bucket
+from tests.faults.proxy import Proxy, proxy
+
+SMALL = Tuning(MIB, 5 * MIB, download_width=4, upload_width=2, window_seconds=0.5)
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,46 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def plain_client(s3_server: S3Server) -> Any:
+    return s3_server.access.client()
+
+
 @pytest.fixture
-def fresh_bucket(s3_server: S3Server, tmp_path: Path) -> FreshBucket:
+def fresh_bucket(s3_server: S3Server, plain_client: Any, tmp_path: Path) -> FreshBucket:
     name = f"test-{secrets.token_hex(6)}"
-    client = s3_server.access.client()
-    client.create_bucket(Bucket=name)
+    plain_client.create_bucket(Bucket=name)
     credentials = tmp_path / "credentials"
     credentials.mkdir()
     for key, value in s3_server.access.secret_data().items():
         (credentials / key).write_text(value)
-    return FreshBucket(name, s3_server, StorageSettings(s3_server.access.endpoint, None, credentials), client)
+    return FreshBucket(name, s3_server, StorageSettings(s3_server.access.endpoint, None, credentials), plain_client)
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """A fresh bucket behind a proxy that misbehaves on command, and a store with budgets of seconds, not minutes."""
+
+    bucket: FreshBucket
+    proxy: Proxy
+
+    def store(self, budget_seconds: float = 6.0) -> S3Store:
+        settings = replace(self.bucket.settings, endpoint=self.proxy.endpoint, read_timeout_seconds=1.5)
+        policy = Retrying(
+            budget_seconds,
+            expired_budget_seconds=0.5,
+            base_seconds=0.01,
+            cap_seconds=0.1,
+            concurrency=Concurrency(4, grow_seconds=0.1),
+        )
+        return S3Store(connect_bucket(self.bucket.name, settings, retrying=policy), SMALL)
+
+    def unfinished_uploads(self) -> list[str]:
+        listing = self.bucket.client.list_multipart_uploads(Bucket=self.bucket.name)
+        return [upload["Key"] for upload in listing.get("Uploads", [])]
+
+
+@pytest.fixture
+def faulty(fresh_bucket: FreshBucket) -> Iterator[Faulty]:
+    with proxy(fresh_bucket.settings.endpoint or "") as running:
+        yield Faulty(fresh_bucket, running)

@@ -16,6 +16,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import CredentialProvider, Credentials, ReadOnlyCredentials
+from botocore.loaders import create_loader
 
 from dreambooth_job.errors import StorageMisconfigured
 from dreambooth_job.storage.failures import Action
@@ -23,7 +24,7 @@ from dreambooth_job.storage.retrying import Retrying
 from dreambooth_job.storage.workers import in_order
 
 T = TypeVar("T")
-_CONNECT_TIMEOUT_SECONDS, _READ_TIMEOUT_SECONDS = 5, 20
+_LOADER = create_loader()  # S3's model is 1 MB of JSON: read once, not for each client
 _VERBS = {
     "list": "s3:ListBucket", "read": "s3:GetObject", "write": "s3:PutObject", "delete": "s3:DeleteObject",
     "abort": "s3:AbortMultipartUpload", "list-uploads": "s3:ListBucketMultipartUploads",
@@ -37,6 +38,8 @@ class StorageSettings:
     endpoint: str | None = None
     region: str | None = None
     credentials_dir: Path | None = None
+    connect_timeout_seconds: float = 5.0
+    read_timeout_seconds: float = 20.0
 
 
 class FolderCredentials(Credentials):
@@ -82,6 +85,7 @@ class _FolderProvider(CredentialProvider):
 def connect(settings: StorageSettings) -> Any:
     """A classic S3 client. The node's own role (IMDS) is never used: it is not the user's identity."""
     session = botocore.session.Session()
+    session.register_component("data_loader", _LOADER)
     chain = session.get_component("credential_provider")
     chain.remove("iam-role")
     if settings.credentials_dir:  # before the environment, which would shadow the Secret for ever
@@ -92,8 +96,8 @@ def connect(settings: StorageSettings) -> Any:
         region_name=settings.region or ("us-east-1" if settings.endpoint else None),
         verify=_ca_bundle(settings),
         config=Config(
-            connect_timeout=_CONNECT_TIMEOUT_SECONDS,
-            read_timeout=_READ_TIMEOUT_SECONDS,
+            connect_timeout=settings.connect_timeout_seconds,
+            read_timeout=settings.read_timeout_seconds,
             retries={"total_max_attempts": 1, "mode": "standard"},  # ours are in retrying.py
             max_pool_connections=36,
             tcp_keepalive=True,

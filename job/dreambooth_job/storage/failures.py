@@ -142,7 +142,7 @@ def read_answer(error: BaseException) -> Answer | None:
     return Answer(
         code=str(details.get("Code", "")),
         status=int(metadata.get("HTTPStatusCode", 0)),
-        request_id=str(metadata.get("RequestId", "")),
+        request_id=str(metadata.get("RequestId", "")).partition(",")[0],
         retry_after_seconds=_seconds(headers.get("retry-after", "")),
         clock_skew_seconds=skew_seconds(headers.get("date", "")),
     )

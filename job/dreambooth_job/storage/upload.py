@@ -228,8 +228,10 @@ class Multipart:
 
     def _abort(self, upload_id: str) -> None:
         """Best effort, and less than a second when told to stop; `abort_uploads` finds what is left."""
-        stopped = self.upload.bucket.retrying.stop.is_set()
-        bucket = self.upload.bucket.within(0.0 if stopped else _ABORT_SECONDS, threading.Event())
+        retrying = self.upload.bucket.retrying
+        stopped = retrying.stop.is_set()
+        budget_seconds = 0.0 if stopped else min(_ABORT_SECONDS, retrying.budget_seconds)
+        bucket = self.upload.bucket.within(budget_seconds, threading.Event())
 
         def abort() -> None:
             with suppress(Exception):
