@@ -33,7 +33,7 @@ log = structlog.get_logger()
 JOB_PERIOD_SECONDS = 10.0
 WRITES_PER_SECOND = 20.0
 REVIEW_SECONDS = 60.0  # a TokenReview's answer holds so long
-REVIEWS_KEPT = 20_000
+REVIEWS_KEPT = PODS_KEPT = 20_000
 EXTRA = "authentication.kubernetes.io/"
 
 
@@ -44,7 +44,8 @@ _Review = tuple[float, Key | None, str]  # until, pod, its UID
 class _Entry:
     progress: Progress
     heard: datetime
-    slot: float  # not written to status before
+    slot: float | None  # when a status write may carry the record; None: one has carried the newest before it
+    written: float = float("-inf")
 
 
 class ProgressBoard:
@@ -59,24 +60,34 @@ class ProgressBoard:
     def post(self, pod_uid: str, progress: Progress, now: datetime) -> float | None:
         """Keeps the record; returns in how many seconds its status write is due, None if it is an old record."""
         with self._lock:
-            entry, clock = self._entries.get(pod_uid), self._clock()
-            if entry and progress.sequence <= entry.progress.sequence:
+            clock = self._clock()
+            entry = self._entries.get(pod_uid)
+            if entry is None:
+                entry = self._entries[pod_uid] = _Entry(progress, now, None)
+            elif progress.sequence <= entry.progress.sequence:
                 return None
-            slot = entry.slot if entry else clock - JOB_PERIOD_SECONDS
-            if slot <= clock:  # the last one is used up
-                slot = max(clock, slot + JOB_PERIOD_SECONDS, self._next_write)
+            entry.progress, entry.heard = progress, now
+            if entry.slot is None:
+                entry.slot = max(clock, entry.written + JOB_PERIOD_SECONDS, self._next_write)
                 self._next_write = max(clock, self._next_write) + 1 / WRITES_PER_SECOND
-            self._entries[pod_uid] = _Entry(progress, now, slot)
             self._entries.move_to_end(pod_uid)
-            while len(self._entries) > REVIEWS_KEPT:
+            while len(self._entries) > PODS_KEPT:
                 self._entries.popitem(last=False)
-            return slot - clock
+            return max(0.0, entry.slot - clock)
 
     def due(self, pod_uid: str) -> tuple[Progress, datetime] | None:
         """The newest record, if a status write may carry it now."""
         with self._lock:
             entry = self._entries.get(pod_uid)
-            return (entry.progress, entry.heard) if entry and entry.slot <= self._clock() else None
+            if entry is None or entry.slot is None or entry.slot > self._clock():
+                return None
+            return entry.progress, entry.heard
+
+    def written(self, pod_uid: str) -> None:
+        """A status write has carried the record: the next one waits its time."""
+        with self._lock:
+            if entry := self._entries.get(pod_uid):
+                entry.slot, entry.written = None, self._clock()
 
     def heard(self, pod_uid: str) -> datetime | None:
         with self._lock:

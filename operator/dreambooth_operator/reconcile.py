@@ -176,6 +176,8 @@ class Reconciler:
             except ClusterError as error:
                 log.warning("event_lost", namespace=job.key[0], job=job.key[1], error=str(error))
         written = self._cluster.patch_status(TRAINING_JOBS, *job.key, str(job.version), patch)
+        if new.progress and new.progress != job.status.progress:
+            self._board.written(new.progress.pod_uid)
         self._stores.jobs.expect(job.key, job.key, int(written["metadata"]["resourceVersion"]))
         if new.state != job.status.state:
             log.info("state", namespace=job.key[0], job=job.key[1], state=new.state, run=new.run_index)

@@ -119,7 +119,9 @@ def pod(
         state = {"waiting": {"reason": waiting[0], "message": waiting[1]}}
     elif phase == "Running":
         state = {"running": {"startedAt": at(ran[0])}}
-    conditions = [] if unschedulable is None else [{"type": "PodScheduled", "status": "False", "message": unschedulable}]
+    conditions = (
+        [] if unschedulable is None else [{"type": "PodScheduled", "status": "False", "message": unschedulable}]
+    )
     conditions += [{"type": "DisruptionTarget", "status": "True"}] if disrupted else []
     return {
         "metadata": {

@@ -116,9 +116,7 @@ CASES: dict[str, tuple[Observed, str]] = {
     "resumed before it had stopped": (seen(record(), child_record(deletionTimestamp=at(0))), "wait"),
     "ran too long": (seen(policy(activeDeadlineSeconds=59), child_record(), pod_record()), "fail DeadlineExceeded"),
     "ran too long over two attempts": (
-        seen(
-            record(policy={"activeDeadlineSeconds": 100}, status={"activeSeconds": 41}), child_record(), pod_record()
-        ),
+        seen(record(policy={"activeDeadlineSeconds": 100}, status={"activeSeconds": 41}), child_record(), pod_record()),
         "fail DeadlineExceeded",
     ),
     "ran not too long": (seen(policy(activeDeadlineSeconds=61), child_record(), pod_record()), "wait"),
@@ -234,7 +232,10 @@ def test_decision(case: str) -> None:
         (seen(policy(startupDeadlineSeconds=90), child_record(), pod_record(0, phase="Pending")), 10),
         (seen(policy(progressTimeoutSeconds=45), child_record(), pod_record(), heard=NOW), 45),
         (seen(record(policy={"ttlSecondsAfterFinished": 90}, status=FINISHED)), 30),
-        (seen(policy(activeDeadlineSeconds=100, progressTimeoutSeconds=30), child_record(), pod_record(), heard=NOW), 30),
+        (
+            seen(policy(activeDeadlineSeconds=100, progressTimeoutSeconds=30), child_record(), pod_record(), heard=NOW),
+            30,
+        ),
         (seen(record(), child_record(), pod_record()), None),
     ],
 )

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+from dreambooth_operator.settings import SettingError, Settings, from_environment
+
+
+def test_nothing_set_is_the_default_and_empty_is_unset() -> None:
+    assert from_environment({}) == Settings()
+    assert from_environment({"DREAMBOOTH_WORKERS": "", "DREAMBOOTH_STORAGE_REGION": ""}) == Settings()
+
+
+def test_every_setting_is_read() -> None:
+    settings = from_environment(
+        {
+            "DREAMBOOTH_JOB_IMAGE": "r/job:2",
+            "DREAMBOOTH_JOB_COMMAND": '["python", "-m", "dreambooth_job"]',
+            "DREAMBOOTH_NAMESPACES": "a, b",
+            "DREAMBOOTH_STORAGE_ENDPOINT": "http://s3",
+            "DREAMBOOTH_STORAGE_REGION": "eu",
+            "DREAMBOOTH_STORAGE_CREDENTIALS_SECRET": "s3",
+            "DREAMBOOTH_PROGRESS_LISTEN": "[::1]:1",
+            "DREAMBOOTH_PROGRESS_ADVERTISED_URL": "http://op:1",
+            "DREAMBOOTH_HEALTH_LISTEN": "127.0.0.1:2",
+            "DREAMBOOTH_WORKERS": "3",
+            "DREAMBOOTH_RESYNC_SECONDS": "30",
+        }
+    )
+    assert settings == Settings(
+        "r/job:2", ("python", "-m", "dreambooth_job"), ("a", "b"), "http://s3", "eu", "s3", ("::1", 1), "http://op:1",
+        ("127.0.0.1", 2), 3, 30.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DREAMBOOTH_JOB_COMMAND", "dreambooth-job"),
+        ("DREAMBOOTH_JOB_COMMAND", "[]"),
+        ("DREAMBOOTH_JOB_COMMAND", "[1]"),
+        ("DREAMBOOTH_PROGRESS_LISTEN", "localhost"),
+        ("DREAMBOOTH_WORKERS", "0"),
+        ("DREAMBOOTH_RESYNC_SECONDS", "soon"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: str) -> None:
+    with pytest.raises(SettingError, match=name):
+        from_environment({name: value})
