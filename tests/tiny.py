@@ -14,6 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dreambooth_job.contracts import Example
 from dreambooth_job.families import clip_vocabulary
+from dreambooth_job.families.sd1_source import SCHEDULER_CONFIG
 
 SIDE_PX = 32
 WIDTH = 64
@@ -77,14 +78,14 @@ def tiny_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def _pipeline(**scheduler: object) -> StableDiffusionPipeline:
-    noise = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
+    noise = {k: v for k, v in SCHEDULER_CONFIG.items() if k != "trained_betas"} | scheduler
     tokenizer = tiny_tokenizer()
     return StableDiffusionPipeline(
         vae=tiny_vae(),
         text_encoder=tiny_text_encoder(tokenizer),
         tokenizer=tokenizer,
         unet=tiny_unet(),
-        scheduler=DDIMScheduler(**noise, **scheduler),
+        scheduler=DDIMScheduler(**noise),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

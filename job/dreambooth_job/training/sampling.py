@@ -1,4 +1,4 @@
-"""Pictures from a model as it is now: the same words and seeds give the same pictures, whatever is drawn beside them."""
+"""Pictures from a model as it is now: a prompt and a seed give the same picture, whatever is drawn beside them."""
 
 from __future__ import annotations
 
