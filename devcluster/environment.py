@@ -8,10 +8,11 @@ ConfigMaps that are passed in.
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 Object = dict[str, Any]
@@ -34,15 +35,14 @@ class Paths:
     """Mount paths and the folders (or files) that stand for them."""
 
     def __init__(self, real: Mapping[str, Path]) -> None:
-        deepest_first = sorted(real, key=lambda mount: len(PurePosixPath(mount).parts), reverse=True)
-        self._real = {mount: real[mount] for mount in deepest_first}
+        by_mount = {mount.rstrip("/"): str(path) for mount, path in real.items()}
+        self._real = dict(sorted(by_mount.items(), key=lambda item: len(item[0]), reverse=True))  # the deepest first
 
     def rewrite(self, text: str) -> str:
         """The real path when `text` is a mount path or lies below one; anything else as it is."""
         for mount, real in self._real.items():
-            if text == mount or text.startswith(mount.rstrip("/") + "/"):
-                rest = text[len(mount) :].lstrip("/")
-                return str(real / rest) + ("/" if rest.endswith("/") or (text != mount and not rest) else "")
+            if text == mount or text.startswith(f"{mount}/"):
+                return real + text[len(mount) :]
         return text
 
 
@@ -139,7 +139,7 @@ def resource(container: Object, reference: Object) -> str:
     kind, _, name = reference["resource"].partition(".")
     amount = container.get("resources", {}).get(kind, {}).get(name, "0")
     divisor = quantity(str(reference.get("divisor", "1"))) or Decimal(1)
-    return str(-(-quantity(str(amount)) // divisor))
+    return str(math.ceil(quantity(str(amount)) / divisor))
 
 
 def quantity(text: str) -> Decimal:
