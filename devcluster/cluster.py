@@ -65,6 +65,11 @@ class Cluster:
         node.start()
         return node
 
+    def ended(self) -> str | None:
+        """The name of a program that should run and does not."""
+        programs = [*self.control_plane.programs, self.s3_server.program, *(node.program for node in self.nodes)]
+        return next((one.name for one in programs if one and one.process.poll() is not None), None)
+
     def add_namespace(self, name: str) -> None:
         """Returns when the namespace can take pods: its default ServiceAccount exists."""
         self.kube.create("/api/v1/namespaces", {"metadata": {"name": name}})

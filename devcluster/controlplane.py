@@ -25,7 +25,7 @@ class ControlPlane:
 
     def __init__(self, tools: Tools, folder: Path) -> None:
         self._tools, self._folder, self.logs = tools, folder, folder / "logs"
-        self._programs: list[Program] = []
+        self.programs: list[Program] = []
         self.kubeconfig = folder / "kubeconfig"
         self._authority = pki.Authority(folder / "pki")
         self._serving = self._authority.issue("kube-apiserver", hosts=_api_server_names())
@@ -38,8 +38,8 @@ class ControlPlane:
 
     def stop(self) -> None:
         """In reverse order of start. Nothing here is worth a farewell: the data goes with the folder."""
-        while self._programs:
-            self._programs.pop().kill()
+        while self.programs:
+            self.programs.pop().kill()
 
     def access(self, user: str, groups: Iterable[str] = ()) -> Access:
         """A new client certificate for `user`; what it may do is decided by RBAC, or by the Node authorizer."""
@@ -70,8 +70,8 @@ class ControlPlane:
         controllers.wait_until(self._controllers_work, START_SECONDS)
 
     def _run(self, name: str, program: Path, flags: list[str]) -> Program:
-        self._programs.append(start(name, [program, *flags], self.logs, cwd=self._folder))
-        return self._programs[-1]
+        self.programs.append(start(name, [program, *flags], self.logs, cwd=self._folder))
+        return self.programs[-1]
 
     def _ready(self) -> bool:
         try:

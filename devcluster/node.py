@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from devcluster.controlplane import LOOPBACK, ControlPlane
 from devcluster.processes import Program, start
 
 START_SECONDS = 60
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 LABEL = "dreambooth.dev/process-node"
 
 
@@ -53,24 +55,24 @@ class ProcessNode:
             key=str(access.key),
             serving_certificate=str(serving.certificate),
             serving_key=str(serving.key),
-            path=os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
+            path=os.pathsep.join([str(_image(folder / "image")), str(Path(sys.executable).parent), SYSTEM_PATH]),
             gpus=gpus,
         )
         self._settings = folder / "settings.json"
         self._settings.write_text(json.dumps(asdict(settings)))
-        self._program: Program | None = None
+        self.program: Program | None = None
 
     def start(self) -> None:
         """Returns when the scheduler may use the node. Raises DidNotStart."""
         command = [sys.executable, "-m", "devcluster.agent", self._settings]
         env = {"PATH": os.defpath, "PYTHONPATH": str(Path(__file__).parents[1])}
-        self._program = start(f"node-{self.name}", command, self._folder / "logs", env=env)
-        self._program.wait_until(self._ready, START_SECONDS)
+        self.program = start(f"node-{self.name}", command, self._folder / "logs", env=env)
+        self.program.wait_until(self._ready, START_SECONDS)
 
     def kill(self) -> None:
         """As a crash: the agent and every process of every pod are gone, and nobody has told the API server."""
-        if self._program:
-            self._program.kill()
+        if self.program:
+            self.program.kill()
 
     stop = kill
 
@@ -80,3 +82,15 @@ class ProcessNode:
             return False
         conditions = {condition["type"]: condition["status"] for condition in node["status"].get("conditions", ())}
         return conditions.get("Ready") == "True"
+
+
+def _image(folder: Path) -> Path:
+    """What the job's image is elsewhere: a folder with its command, which runs the code of this repository."""
+    folder.mkdir(exist_ok=True)
+    repository = Path(__file__).parents[1]
+    modules = os.pathsep.join([str(repository / "api"), str(repository / "job")])
+    command = folder / "dreambooth-job"
+    python = f"PYTHONPATH={shlex.quote(modules)} exec {shlex.quote(sys.executable)} -m dreambooth_job"
+    command.write_text(f'#!/bin/sh\n{python} "$@"\n')
+    command.chmod(0o755)
+    return folder

@@ -53,7 +53,7 @@ class S3Server:
         self._versitygw, self._folder = versitygw, folder
         self._access_key, self._secret_key = secrets.token_hex(10).upper(), secrets.token_urlsafe(30)
         self._port = 0
-        self._program: Program | None = None
+        self.program: Program | None = None
         for name in ("buckets", "metadata"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
@@ -70,8 +70,8 @@ class S3Server:
 
     def stop(self) -> None:
         """At once, as a power cut: what was answered with success must be there afterwards."""
-        if self._program:
-            self._program.kill()
+        if self.program:
+            self.program.kill()
 
     @contextmanager
     def away(self) -> Iterator[None]:
@@ -91,9 +91,65 @@ class S3Server:
         env = _minimal_env() | {"ROOT_ACCESS_KEY": self._access_key, "ROOT_SECRET_KEY": self._secret_key}
         flags = ["--port", f"127.0.0.1:{port}", "--region", REGION, "--quiet"]
         backend = ["posix", "--sidecar", str(self._folder / "metadata"), str(self._folder / "buckets")]
-        self._program = start("s3", [self._versitygw, *flags, *backend], self._folder / "logs", env=env)
-        self._program.wait_until(lambda: port_answers(port), START_SECONDS)
+        self.program = start("s3", [self._versitygw, *flags, *backend], self._folder / "logs", env=env)
+        self.program.wait_until(lambda: port_answers(port), START_SECONDS)
 
 
 def _minimal_env() -> Mapping[str, str]:
     return {"PATH": "/usr/bin:/bin"}
+
+
+def list_objects(client: Any, uri: str) -> Iterator[str]:
+    """One line per object below `s3://bucket/prefix`, or per bucket for `s3://`: time, size in bytes, key."""
+    bucket, prefix = _split(uri)
+    if not bucket:
+        for one in client.list_buckets()["Buckets"]:
+            yield f"{one['CreationDate']:%Y-%m-%d %H:%M:%S} s3://{one['Name']}/"
+        return
+    for one in _objects(client, bucket, prefix):
+        yield f"{one['LastModified']:%Y-%m-%d %H:%M:%S} {one['Size']:>10} s3://{bucket}/{one['Key']}"
+
+
+def upload(client: Any, source: Path, uri: str) -> int:
+    """Puts one file, or every file below a folder, below `s3://bucket/prefix/`; returns how many."""
+    bucket, prefix = _split(uri)
+    folder = source if source.is_dir() else source.parent
+    paths = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
+    for path in paths:
+        key = "/".join(part for part in (prefix.rstrip("/"), path.relative_to(folder).as_posix()) if part)
+        client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+    return len(paths)
+
+
+def download(client: Any, uri: str, folder: Path) -> int:
+    """Fetches every object below `s3://bucket/prefix` into the folder, which it never leaves; returns how many."""
+    bucket, prefix = _split(uri)
+    count = 0
+    for one in _objects(client, bucket, prefix):
+        relative = one["Key"][len(prefix) :].lstrip("/") or one["Key"].rpartition("/")[2]
+        path = (folder / relative).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise ValueError(f"key {one['Key']!r} would leave {folder}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(client.get_object(Bucket=bucket, Key=one["Key"])["Body"].read())
+        count += 1
+    return count
+
+
+def remove(client: Any, uri: str) -> None:
+    """Deletes every object below `s3://bucket/prefix`."""
+    bucket, prefix = _split(uri)
+    for one in list(_objects(client, bucket, prefix)):
+        client.delete_object(Bucket=bucket, Key=one["Key"])
+
+
+def _objects(client: Any, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        yield from page.get("Contents", ())
+
+
+def _split(uri: str) -> tuple[str, str]:
+    if not uri.startswith("s3://"):
+        raise ValueError(f"{uri!r} is no URI of a bucket; expected s3://bucket/prefix")
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    return bucket, prefix
