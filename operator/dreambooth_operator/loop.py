@@ -62,6 +62,8 @@ class Reflector(Generic[V]):
             try:
                 self.turn(stop)
             except Exception as error:  # whatever it is, a dead watch would leave the operator deaf
+                if stop.is_set():
+                    return
                 log.warning("watch_failed", resource=self._resource.plural, error=_words(error))
             if time.monotonic() - started >= self._stable_seconds:
                 backoff = FIRST_BACKOFF_SECONDS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import pairwise
 
 from dreambooth_operator.queue import LAST_RETRY_SECONDS, Queue
 
@@ -84,7 +85,7 @@ def test_r9_backoff_doubles_per_key_to_its_limit_and_is_forgotten_on_success() -
         waits.append(queue.retry(A))
         clock.now += 1000
     assert waits[0] < 0.1
-    assert all(later > earlier * 0.9 for earlier, later in zip(waits[:10], waits[1:11], strict=True))
+    assert all(later > earlier * 0.9 for earlier, later in pairwise(waits[:10]))
     assert LAST_RETRY_SECONDS / 2 <= waits[-1] <= LAST_RETRY_SECONDS
     assert queue.retry(B) < 0.1  # another key is not made to wait
     queue.forget(A)

@@ -260,11 +260,11 @@ def test_r22_an_unreadable_status_is_never_overwritten() -> None:
 
 def test_an_event_that_was_told_before_a_crash_is_not_told_twice() -> None:
     world = World((TRAINING_JOBS, training_job()))
-    version_before = dict(world.cluster.objects)
+    before = dict(world.cluster.objects["trainingjobs", "team", "rex"])
     world.reconcile(2)
     events = {key for key in world.cluster.objects if key[0] == "events"}
     assert events
-    world.cluster.objects["trainingjobs", "team", "rex"] = version_before["trainingjobs", "team", "rex"] | {
+    world.cluster.objects["trainingjobs", "team", "rex"] = before | {
         "status": {}
     }
     world.restart()

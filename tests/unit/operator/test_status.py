@@ -40,6 +40,7 @@ def test_every_condition_is_set_at_first_sight() -> None:
     assert all(c.observed_generation == 1 for c in status.conditions)
 
 
+NOT_EMPTIED = Outcome(reason="StorageUnavailable", purge=Purge(files=1, size_bytes=1, complete=False))
 ENDED_WELL = pod_record(0, phase="Succeeded", exit_code=0, outcome=SUCCESS)
 COMPLETE = child_record(condition=("Complete", ""))
 
@@ -204,8 +205,7 @@ def test_transition_time_moves_with_the_status_alone() -> None:
         ([ENDED_WELL], "True ScratchEmpty"),
         ([pod_record(0, phase="Failed", exit_code=137)], "False NotConfirmed"),
         (
-            [pod_record(0, phase="Failed", exit_code=75,
-                        outcome=Outcome(reason="StorageUnavailable", purge=Purge(files=1, size_bytes=1, complete=False)))],
+            [pod_record(0, phase="Failed", exit_code=75, outcome=NOT_EMPTIED)],
             "False NotConfirmed",
         ),
         ([pod_record(0, phase="Failed", exit_code=137, created=-90), ENDED_WELL], "False NotConfirmed"),
