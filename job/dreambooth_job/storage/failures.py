@@ -160,6 +160,12 @@ def skew_seconds(date: str) -> float:
         return 0.0
 
 
+_TRANSPORT = (
+    boto.ConnectionError, boto.HTTPClientError, boto.IncompleteReadError, boto.ResponseStreamingError,
+    ResponseParserError, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError, TransferFault,
+)  # fmt: skip
+
+
 def classify(error: BaseException) -> Failure | None:
     """The row of an error; None for what no store caused (a bug, a full scratch volume, an interruption)."""
     if (answer := read_answer(error)) is not None:
@@ -168,9 +174,7 @@ def classify(error: BaseException) -> Failure | None:
         return CERTIFICATE if "CERTIFICATE_VERIFY_FAILED" in str(error) else TRANSIENT
     if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError)):
         return NO_CREDENTIALS
-    transport = (boto.HTTPClientError, boto.IncompleteReadError, boto.ResponseStreamingError, TransferFault)
-    broken_reply = (urllib3.exceptions.HTTPError, ResponseParserError, ConnectionError, TimeoutError)
-    return TRANSIENT if isinstance(error, transport + broken_reply) else None
+    return TRANSIENT if isinstance(error, _TRANSPORT) else None
 
 
 def _classify_answer(answer: Answer) -> Failure:

@@ -34,11 +34,12 @@ class FolderStore:
                 yield info
 
     def head(self, key: str) -> ObjectInfo | None:
+        path = self._path(key)
         try:
-            stat = self._path(key).stat()
+            stat = path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return ObjectInfo(key, stat.st_size, f'"{stat.st_ino:x}-{stat.st_mtime_ns:x}"')
+        return ObjectInfo(key, stat.st_size, f'"{stat.st_ino:x}-{stat.st_mtime_ns:x}"') if path.is_file() else None
 
     def get(self, info: ObjectInfo, to: Path, sha256: str | None = None) -> Verification:
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +71,9 @@ class FolderStore:
             shutil.copyfile(source, temporary)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary, target)
-        return ObjectInfo(key, target.stat().st_size, f'"{target.stat().st_ino:x}-{target.stat().st_mtime_ns:x}"')
+            written = self.head(key)
+        assert written is not None
+        return written
 
     def delete(self, key: str) -> None:
         """An empty folder goes with its last file, as prefixes do in a bucket."""
