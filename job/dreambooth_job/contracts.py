@@ -109,7 +109,8 @@ class Family(Protocol):
     def sites(self, model: Model) -> Sites: ...
     def pipeline(self, model: Model) -> Any: ...  # a diffusers pipeline over the same live modules
     def original_layout(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
-    def adapter_name(self, site: Site) -> str: ...  # the module name in web-UI adapter files
+    def adapter_name(self, part: str, path: str) -> str: ...  # a module's name in web-UI adapter files
+    def folder_path(self, part: str, path: str) -> str: ...  # a tensor's name in its part of a diffusers folder
 
 
 class LearnedKind(StrEnum):

@@ -113,11 +113,13 @@ class SD1:
     def original_layout(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return sd1_layout.original_layout(tensors)
 
-    def adapter_name(self, site: Site) -> str:
-        """The name web UIs give an adapter at this site (kohya's `networks/lora.py`): dots become underscores."""
-        if site.part == "denoiser":
-            return "lora_unet_" + site.path.replace(".", "_")
-        return "lora_te_" + sd1_layout.nested_text_path(site.path).replace(".", "_")
+    def adapter_name(self, part: str, path: str) -> str:
+        """The name web UIs give the adapter of a module (kohya's `networks/lora.py`): dots become underscores."""
+        prefix = "lora_unet_" if part == "denoiser" else "lora_te_"
+        return prefix + self.folder_path(part, path).replace(".", "_")
+
+    def folder_path(self, part: str, path: str) -> str:
+        return sd1_layout.nested_text_path(path) if part == "text.0" else path
 
 
 def latent_factor(vae: Any) -> int:

@@ -113,7 +113,8 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], part: str, dtype: tor
     for name, tensor in tensors.items():
         if not (tensor.is_floating_point() and torch.isfinite(tensor).all()):
             raise BaseModelUnreadable(f"the base model's {part} has values that are not finite numbers in {name}")
-    module.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
+    # Copied out of the mapped file: there the tensors lie unaligned, which changes results in the last bit.
+    module.load_state_dict({name: tensor.to(dtype, copy=True) for name, tensor in tensors.items()}, assign=True)
     module.requires_grad_(False).eval()
     assert not any(tensor.is_meta for tensor in module.parameters())
     return module
