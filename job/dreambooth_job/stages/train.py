@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from dreambooth_job.errors import StorageError
+from dreambooth_job.errors import Interrupted, StorageError
 from dreambooth_job.interruption import Interruption
 from dreambooth_job.journal import Journal
 from dreambooth_job.progress import ProgressReporter
@@ -26,25 +29,40 @@ LAST_CHECKPOINT_SECONDS = 90  # of the pod's 120 seconds between SIGTERM and SIG
 SMOOTHING = 0.8  # of the shown loss: one step's is noise
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A finished training, and how to keep it when the pod must go before the result stands."""
+
+    resumed_from_step: int | None
+    save: Callable[[], None]
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """An interruption inside the block leaves a checkpoint of the last step: nothing is trained twice."""
+        try:
+            yield
+        except Interrupted:
+            self.save()
+            raise
+
+
 def train(
     loaded: Loaded, checkpoints: Checkpoints, journal: Journal, workspace: Workspace, progress: ProgressReporter,
     interruption: Interruption,
-) -> int | None:  # fmt: skip
-    """Returns the step it resumed from, or None. Raises Interrupted after a last checkpoint, Diverged."""
+) -> Trained:  # fmt: skip
+    """Raises Interrupted after a last checkpoint, Diverged."""
     run = _Run(loaded, checkpoints, journal, workspace, progress)
-    resumed = run.resume()
-    if resumed is None:
+    trained = Trained(run.resume(), run.save_last)
+    if trained.resumed_from_step is None:
         run.draw_samples()
-    examples = all_examples(loaded.examples)
-    loop.train(
-        loaded.family, loaded.model, loaded.state, examples, loaded.examples.batch, loaded.config.training,
-        on_step=run.after_step, stop=interruption,
-    )  # fmt: skip
-    if interruption():
-        run.save_last()
-    interruption.check()
+    with trained.kept():
+        loop.train(
+            loaded.family, loaded.model, loaded.state, all_examples(loaded.examples), loaded.examples.batch,
+            loaded.config.training, on_step=run.after_step, stop=interruption,
+        )  # fmt: skip
+        interruption.check()
     run.finish()
-    return resumed
+    return trained
 
 
 class _Run:

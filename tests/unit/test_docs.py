@@ -1,0 +1,61 @@
+"""The documentation says what the program does: manifests parse, links lead somewhere, every name has its line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dreambooth_api.names import KIND
+from dreambooth_api.reasons import REASONS
+from dreambooth_api.spec import TrainingJobSpec
+from dreambooth_api.status import ConditionType
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+
+def manifests(page: Path) -> list[dict]:
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    documents = [document for block in blocks for document in yaml.safe_load_all(block)]
+    return [d for d in documents if isinstance(d, dict) and d.get("kind") == KIND]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_manifest_in_the_docs_parses(page: Path) -> None:
+    for manifest in manifests(page):
+        TrainingJobSpec.model_validate(manifest["spec"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_command_in_the_readme_is_a_make_target() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    said = set(re.findall(r"`?make ([a-z-]+)", (ROOT / "README.md").read_text()))
+    assert said <= targets
+
+
+@pytest.mark.parametrize("condition", list(ConditionType))
+def test_every_condition_is_explained(condition: ConditionType) -> None:
+    assert f"`{condition}`" in (ROOT / "docs/status.md").read_text()
+
+
+@pytest.mark.parametrize("reason", sorted(REASONS))
+def test_every_reason_is_provoked_by_a_test(reason: str) -> None:
+    constant = next(name for name, value in vars(__import__("dreambooth_api.reasons").reasons).items()
+                    if value is REASONS[reason])  # fmt: skip
+    patterns = (rf'"{reason}"', rf"\b{constant}\b", rf"\b{reason}\)")
+    provoked = [p for p in TESTS if p != Path(__file__) and any(re.search(x, p.read_text()) for x in patterns)]
+    assert provoked, f"no test provokes {reason}"
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.name)
+def test_example_opens_with_what_it_shows(example: Path) -> None:
+    assert example.read_text().startswith("# ")
