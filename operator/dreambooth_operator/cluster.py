@@ -64,6 +64,7 @@ TOKEN_REVIEWS = Resource("/apis/authentication.k8s.io/v1", "tokenreviews", "auth
 
 
 class ClusterError(Exception):
+    code: int = 0  # HTTP's; 0: no answer
     retry_after_seconds: float | None = None
 
 
@@ -124,6 +125,7 @@ def error_from(call: str, status: int, body: bytes, headers: Mapping[str, str]) 
     if status == 409 and reason == "AlreadyExists":
         leaf = AlreadyExists
     error = leaf(f"{call}: {status} {reason}: {message}" if reason else f"{call}: {status}: {message}")
+    error.code = status
     if (seconds := headers.get("Retry-After", "")).isdigit():
         error.retry_after_seconds = float(seconds)
     return error

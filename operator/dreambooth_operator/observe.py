@@ -208,6 +208,7 @@ def project_pod(item: Json) -> Pod:
     metadata, status = item["metadata"], item.get("status", {})
     conditions = {c["type"]: c for c in status.get("conditions") or []}
     scheduled = conditions.get("PodScheduled", {})
+    node = item.get("spec", {}).get("nodeName", "")
     container: Json = next((c for c in status.get("containerStatuses") or [] if c.get("name") == names.CONTAINER), {})
     state = container.get("state") or {}
     ended, waiting, running = (state.get(k) or {} for k in ("terminated", "waiting", "running"))
@@ -220,9 +221,9 @@ def project_pod(item: Json) -> Pod:
         job_uid=controller_of(item).get("uid", ""),
         run_index=_run_index(metadata),
         created=_time(metadata["creationTimestamp"]),
-        node=item.get("spec", {}).get("nodeName", ""),
+        node=node,
         phase=status.get("phase", "Pending"),
-        unschedulable=scheduled.get("message", "") if scheduled.get("status") == "False" else None,
+        unschedulable=scheduled.get("message", "") if scheduled.get("status") == "False" and not node else None,
         waiting=(waiting.get("reason", ""), waiting.get("message", "")) if waiting else None,
         started=_maybe_time(running.get("startedAt") or ended.get("startedAt")),
         ended=_maybe_time(ended.get("finishedAt") or metadata.get("deletionTimestamp")),

@@ -121,7 +121,9 @@ class Reconciler:
             created = self._cluster.get(JOBS, *child_key)
             if controller_of(created).get("uid") != job.uid:
                 return self._refuse(observed, Trouble(reasons.NAME_TAKEN.name, _taken(child_key[1])))
-        except Rejected as error:
+        except ClusterError as error:
+            if not isinstance(error, Rejected) and error.code != 500:  # 500 is a webhook that does not answer
+                raise
             return self._refuse(observed, Trouble(reasons.JOB_REJECTED.name, str(error)))
         self._refusals.pop(job.key, None)
         child = project_child(created)

@@ -134,6 +134,12 @@ class Kit:
         items = self.kube.get(self.path(EVENTS, "events"))["items"]
         return [e["reason"] for e in items if e.get("reportingController", "").startswith(names.GROUP)]
 
+    def events_with_job(self) -> list[tuple[str, str, str]]:
+        """(TrainingJob, reason, note) of the operator's own Events."""
+        items = self.kube.get(self.path(EVENTS, "events"))["items"]
+        own = [e for e in items if e.get("reportingController", "").startswith(names.GROUP)]
+        return [(e["regarding"]["name"], e["reason"], e["note"]) for e in own]
+
     def end_with(self, exit_code: int, name: str = "rex") -> None:
         """Tells the stand-in, now or when it starts, how to end."""
         temporary = self.folder / self.namespace / f".{name}"
@@ -153,10 +159,10 @@ def free_port() -> int:
                 return port
 
 
-def eventually(what: str, ready: Callable[[], Any], seconds: float = 60) -> Any:
+def eventually(what: str, ready: Callable[[], Any], seconds: float = 60, pause: float = 0.05) -> Any:
     """The first true answer of `ready`; AssertionError that names `what` after so many seconds."""
     deadline = time.monotonic() + seconds
     while not (answer := ready()):
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.05)
+        time.sleep(pause)
     return answer

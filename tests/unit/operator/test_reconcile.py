@@ -10,7 +10,7 @@ import pytest
 from dreambooth_api import names
 from dreambooth_api.status import Progress, Stage, TrainingJobStatus
 from dreambooth_operator import reconcile as reconcile_module
-from dreambooth_operator.cluster import JOBS, PODS, TRAINING_JOBS, Conflict, Rejected
+from dreambooth_operator.cluster import JOBS, PODS, TRAINING_JOBS, Conflict, Rejected, Unavailable
 from dreambooth_operator.observe import Stores, project_child, project_pod, project_training_job
 from dreambooth_operator.progress import ProgressBoard
 from dreambooth_operator.queue import Key
@@ -231,6 +231,24 @@ def test_a_refused_job_is_told_at_once_and_tried_again_slowly(monkeypatch: pytes
     assert len([w for w in world.writes if w.startswith("status")]) == tries
 
 
+def test_a_webhook_that_does_not_answer_is_told_too() -> None:
+    world = World((TRAINING_JOBS, training_job()))
+    error = Unavailable("create jobs: 500 InternalError: failed calling webhook")
+    error.code = 500
+    world.cluster.refuse_create = error
+    world.reconcile()
+    assert world.status.state == "JobRejected"
+    assert "failed calling webhook" in world.status.message
+
+
+def test_an_api_server_that_does_not_answer_is_no_refusal() -> None:
+    world = World((TRAINING_JOBS, training_job()))
+    world.cluster.refuse_create = Unavailable("create jobs: connection refused")
+    with pytest.raises(Unavailable):
+        world.reconcile()
+    assert world.writes == []
+
+
 def test_a_changed_spec_ends_the_waiting_after_a_refusal() -> None:
     world = World((TRAINING_JOBS, training_job()))
     world.cluster.refuse_create = Rejected("no")
@@ -264,9 +282,7 @@ def test_an_event_that_was_told_before_a_crash_is_not_told_twice() -> None:
     world.reconcile(2)
     events = {key for key in world.cluster.objects if key[0] == "events"}
     assert events
-    world.cluster.objects["trainingjobs", "team", "rex"] = before | {
-        "status": {}
-    }
+    world.cluster.objects["trainingjobs", "team", "rex"] = before | {"status": {}}
     world.restart()
     world.reconcile(2)
     assert {key for key in world.cluster.objects if key[0] == "events"} == events
