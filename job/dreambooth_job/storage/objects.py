@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from dreambooth_job.contracts import ObjectInfo, ObjectStore
+from dreambooth_job.errors import InputChanged, StorageNotFound
+
+_READS = 5
 
 
 def read_bytes(store: ObjectStore, key: str) -> tuple[bytes, ObjectInfo] | None:
-    """A small object, whole and verified; None when there is none."""
-    if (info := store.head(key)) is None:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        store.get(info, Path(folder) / "object")
-        return (Path(folder) / "object").read_bytes(), info
+    """A small object, whole and verified; None when there is none. One that is being replaced is read again."""
+    for _ in range(_READS):
+        if (info := store.head(key)) is None:
+            return None
+        with tempfile.TemporaryDirectory() as folder, suppress(InputChanged, StorageNotFound):
+            store.get(info, Path(folder) / "object")
+            return (Path(folder) / "object").read_bytes(), info
+    raise InputChanged(f"{key.rpartition('/')[2]} was replaced {_READS} times while it was being read")
 
 
 def write_bytes(
