@@ -175,11 +175,22 @@ Look around:
 
 Your own pictures (5 to 20 of one thing; the toy base draws at 64 pixels, a real one on a GPU at 512 and more):
   {python} -m devcluster s3 cp FOLDER s3://photos/mine/
-  sed 's/name: robot/name: mine/; s|/robot/|/mine/|; $a\\  runtime: {{gpu: {{count: 0}}}}' {_short(MANIFEST)} | kubectl apply -f -
+  kubectl apply -f {_short(_your_own(running))}
   kubectl get dbj -w
 
 `make demo` runs it again, `make demo-down` ends it.
 """
+
+
+def _your_own(running: Running) -> Path:
+    """The example once more, for the user's pictures."""
+    job = _job()
+    job["metadata"]["name"] = "mine"
+    job["spec"]["subjects"][0]["images"]["uri"] = "s3://photos/mine/"
+    job["spec"]["output"]["uri"] = "s3://results/mine/"
+    path = Path(running.folder) / "mine.yaml"
+    path.write_text(yaml.safe_dump(job, sort_keys=False))
+    return path
 
 
 def _short(path: Path) -> str:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from devcluster.cluster import scratch_folder, wait_until
+import pytest
+
+from devcluster.cluster import wait_until
+from devcluster.processes import Identity
+from devcluster.s3 import download, list_objects, remove, upload
+from devcluster.supervisor import down, status
 
 
 def test_kubectl_and_server_are_of_one_version(cluster):
@@ -27,41 +33,65 @@ def test_objects_outlive_an_outage_of_the_bucket_server(cluster, s3, bucket):
     assert s3.get_object(Bucket=bucket, Key="a")["Body"].read() == b"1"
 
 
-OWNER = """
-import sys, time
-from pathlib import Path
-from devcluster.cluster import Cluster, scratch_folder
-with scratch_folder(Path(sys.argv[1])) as folder, Cluster(folder) as cluster:
-    cluster.add_node()
-    print(folder, flush=True)
-    time.sleep(600)
-"""
+def test_files_of_a_folder_go_up_and_come_down(s3, bucket, tmp_path):
+    source = tmp_path / "photos"
+    (source / "a b").mkdir(parents=True)
+    (source / "a b" / "1.png").write_bytes(b"one")
+    assert upload(s3, source, f"s3://{bucket}/mine/") == 1
+    (line,) = list_objects(s3, f"s3://{bucket}/")
+    assert line.endswith(f" 3 s3://{bucket}/mine/a b/1.png")
+    assert download(s3, f"s3://{bucket}/mine/", tmp_path / "back") == 1
+    assert (tmp_path / "back" / "a b" / "1.png").read_bytes() == b"one"
+    remove(s3, f"s3://{bucket}/mine/")
+    assert list(list_objects(s3, f"s3://{bucket}/")) == []
 
 
-def test_nothing_outlives_an_owner_that_is_killed(tmp_path):
-    place = tmp_path / "a place with spaces"
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, place], stdout=subprocess.PIPE, text=True, env=_environment()
-    )
-    try:
-        folder = owner.stdout.readline().strip()
-        assert len(_processes_of(folder)) >= 6  # etcd, API server, controllers, scheduler, S3 server, node
-    finally:
-        owner.kill()
-        owner.communicate()
-    wait_until(lambda: not _processes_of(folder), "the end of every process", 10)
-    with scratch_folder(place):
-        assert not Path(folder).exists()
+@pytest.fixture
+def devcluster(tmp_path):
+    """Starts `python -m devcluster --state ... WORD`; a place with spaces, removed at the end."""
+    folder = tmp_path / "a place with spaces"
+
+    def run(word):
+        command = [sys.executable, "-m", "devcluster", "--state", folder, word]
+        environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    run.folder = folder
+    yield run
+    down(folder)
 
 
-def _processes_of(folder: str) -> list[str]:
-    """Command lines of the living processes that name the folder."""
+def test_down_leaves_nothing_of_a_start_that_was_interrupted(devcluster):
+    with devcluster("up") as up:
+        wait_until(lambda: len(_processes_of(devcluster.folder)) >= 4, "the first programs", 30)
+        up.kill()
+    assert _processes_of(devcluster.folder)
+    with devcluster("down") as command:
+        assert command.wait(60) == 0
+    assert _processes_of(devcluster.folder) == []
+    assert not devcluster.folder.exists()
+
+
+def test_a_running_cluster_is_used_again_and_a_killed_one_replaced(devcluster):
+    with devcluster("up") as up:
+        assert up.wait(120) == 0, up.stderr.read()
+    first = status(devcluster.folder)
+    assert first.kube.get("/api/v1/nodes/local")
+    with devcluster("up") as again:
+        assert "Starting" not in again.communicate(timeout=60)[1]
+    assert len(_processes_of(devcluster.folder)) >= 8  # daemon, etcd, API server, two controllers, S3, node, operator
+    Identity.read(devcluster.folder / "owner").send(signal.SIGKILL)
+    wait_until(lambda: _processes_of(devcluster.folder) == [], "the end of every process", 10)
+    assert status(devcluster.folder) is None
+    with devcluster("down") as command:
+        assert command.wait(60) == 0
+    assert not devcluster.folder.exists()
+
+
+def _processes_of(folder: Path) -> list[bytes]:
+    """Command line and environment of the living processes that name the folder, the `devcluster` command left out."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-    return [line for line in found if folder in line]
-
-
-def _environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+            found.append((process / "cmdline").read_bytes() + (process / "environ").read_bytes())
+    return [text for text in found if str(folder).encode() in text and b"--state" not in text]
