@@ -1,9 +1,9 @@
 """The base model's architecture: Stable Diffusion 1 in small, every structural rule kept.
 
-The rules matter because a single-file checkpoint stores no configuration: a reader takes the sizes from the tensors' shapes
-and everything else from what Stable Diffusion 1 always does (8 heads, 32 norm groups, cross-attention in all levels but the
-deepest, convolutions around the transformer blocks, quick_gelu, text heads of 64 dimensions, scaling factor 0.18215).
-Fewer and narrower levels are the only difference: 64 px pictures become latents of 16 x 16.
+The rules matter because a single-file checkpoint stores no configuration: a reader takes the sizes from the tensors'
+shapes and everything else from what Stable Diffusion 1 always does (8 heads, 32 norm groups, cross-attention in all
+levels but the deepest, convolutions around the transformer blocks, quick_gelu, text heads of 64 dimensions, scaling
+factor 0.18215). Fewer and narrower levels are the only difference: 64 px pictures become latents of 16 x 16.
 """
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 SIDE_PX = 64
 LATENT_SIDE = 16
 SCALING_FACTOR = 0.18215
-VAE_CHANNELS = (32, 64, 64)
+VAE_CHANNELS = (64, 64, 64)
 UNET_CHANNELS = (64, 96, 128)
 TEXT_WIDTH = 128
 TEXT_LAYERS = 2

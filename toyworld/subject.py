@@ -46,7 +46,9 @@ SUBJECTS = {
 }
 
 
-def subject_pictures(subject: Subject, count: int = 6, side_px: int = PICTURE_SIDE_PX, seed: int = 0) -> list[Image.Image]:
+def subject_pictures(
+    subject: Subject, count: int = 6, side_px: int = PICTURE_SIDE_PX, seed: int = 0
+) -> list[Image.Image]:
     """Pictures in different poses, in all places but the unseen one in turn."""
     rng = random.Random(seed)
     places = [place for place in PLACES if place != UNSEEN_PLACE]

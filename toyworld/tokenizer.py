@@ -1,10 +1,12 @@
 """The base's vocabulary: CLIP's byte-level pair encoding, learned on the toy world's own words.
 
-Every word of a caption is one token, so are four rare words that no caption uses (free names for a subject); any other text
-is still encoded, byte by byte. The same files (`vocab.json`, `merges.txt`) as any Stable Diffusion 1 folder has.
+Every word of a caption is one token, so are four rare words that no caption uses (free names for a subject); any
+other text is still encoded, byte by byte. The same files (`vocab.json`, `merges.txt`) as any Stable Diffusion 1
+folder has.
 """
 
 from collections import Counter
+from itertools import pairwise
 
 from transformers import CLIPTokenizer
 
@@ -16,7 +18,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def byte_symbols() -> list[str]:
-    """One printable character for each of the 256 bytes, as in GPT-2: itself if printable, else a code point from 256 on."""
+    """One printable character for each of the 256 bytes, as in GPT-2: itself or a code point from 256 on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(256 - len(printable))]
 
@@ -27,10 +29,10 @@ def world_words() -> list[str]:
 
 
 def learn_merges(words: list[str]) -> list[tuple[str, str]]:
-    """Joins the most frequent neighbouring pair until each word is one symbol; encoding replays the merges in this order."""
+    """Joins the most frequent neighbours until each word is one symbol; encoding replays this order."""
     spelled = [[*word[:-1], word[-1] + END_OF_WORD] for word in words]
     merges = []
-    while pairs := Counter(pair for symbols in spelled for pair in zip(symbols, symbols[1:], strict=False)):
+    while pairs := Counter(pair for symbols in spelled for pair in pairwise(symbols)):
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
         spelled = [_joined(symbols, best) for symbols in spelled]

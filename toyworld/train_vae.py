@@ -1,8 +1,8 @@
-"""Trains the base's picture codec (VAE) and folds its latents to unit variance; called by `train_base`, apart because it
-shares nothing with the denoiser's training but the finished weights.
+"""Trains the base's picture codec (VAE) and folds its latents to a unit normal; called by `train_base`, apart because
+it shares nothing with the denoiser's training but the finished weights.
 
-Half of the training pictures carry random shapes in random colours on top of the drawing, so that the codec also keeps what
-the world itself never draws: a subject's hat, its badge.
+Half of the training pictures carry random shapes in random colours on top of the drawing, so that the codec also
+keeps what the world itself never draws: a subject's hat, its badge.
 """
 
 import math
@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from toyworld.models import SCALING_FACTOR, SIDE_PX, new_vae
+from toyworld.models import SIDE_PX, new_vae
 from toyworld.world import Colour, Pen, Scene, draw, random_scene
 
-BATCH = 12
+BATCH = 8
 CROP_BATCH, CROP_PX = 24, 32
-CROP_PHASE = 0.4, 0.94  # of all steps
+CROP_SHARE = 0.88  # of all steps, the first ones
 PEAK_RATE = 1e-3
 EDGE_WEIGHT = 0.5
 KL_WEIGHT = 5e-5
@@ -74,8 +74,8 @@ def batch_of_pictures(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def batch_of_crops(pixels: torch.Tensor) -> torch.Tensor:
-    """Squares about the middle, where the thing is: the places are learned long before it, and small squares are cheap."""
-    left, top = torch.randint(6, SIDE_PX - CROP_PX - 5, (2,)).tolist()
+    """Squares mostly about the middle, where the thing is: they are cheap, and the places are easily learned."""
+    left, top = torch.randint((SIDE_PX - CROP_PX) // 2 + 1, (2, 2)).sum(dim=0).tolist()
     return pixels[torch.randint(len(pixels), (CROP_BATCH,)), :, top : top + CROP_PX, left : left + CROP_PX]
 
 
@@ -88,7 +88,7 @@ def codec_loss(vae: AutoencoderKL, pixels: torch.Tensor) -> torch.Tensor:
     a faint pull to a unit normal.
     """
     posterior = vae.encode(pixels).latent_dist
-    decoded = vae.decode(posterior.sample()).sample
+    decoded = vae.decode(posterior.sample()).sample.float()
     loss = F.l1_loss(decoded, pixels) + F.mse_loss(decoded, pixels)
     loss = loss + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
     for made, wanted in zip(edges(decoded), edges(pixels), strict=True):
@@ -104,14 +104,18 @@ def encode(vae: AutoencoderKL, pixels: torch.Tensor, batch: int = 64) -> torch.T
 
 
 @torch.no_grad()
-def fold_to_unit_variance(vae: AutoencoderKL, pixels: torch.Tensor) -> None:
-    """Scales the latents through the two 1 x 1 convolutions around them, so that times 0.18215 their deviation is one."""
-    gain = 1 / encode(vae, pixels).std()
-    moments = vae.quant_conv  # rows 0-3 give the mean, rows 4-7 the log-variance
-    moments.weight[:4] *= gain
-    moments.bias[:4] *= gain
-    moments.bias[4:] += 2 * gain.log()
-    vae.post_quant_conv.weight /= gain
+def fold_to_unit_normal(vae: AutoencoderKL, pixels: torch.Tensor) -> None:
+    """Gives each latent channel mean 0 and, times the scaling factor, deviation 1, by changing nothing but the two
+    1 x 1 convolutions around the latents; what is decoded stays the same.
+    """
+    latents = encode(vae, pixels)
+    mean, gain = latents.mean(dim=(0, 2, 3)) / vae.config.scaling_factor, 1 / latents.std(dim=(0, 2, 3))
+    inward, outward = vae.quant_conv, vae.post_quant_conv  # inward: rows 0-3 give the mean, rows 4-7 the log-variance
+    outward.bias += outward.weight[:, :, 0, 0] @ mean
+    outward.weight /= gain.view(1, -1, 1, 1)
+    inward.weight[:4] *= gain.view(-1, 1, 1, 1)
+    inward.bias[:4] = (inward.bias[:4] - mean) * gain
+    inward.bias[4:] += 2 * gain.log()
 
 
 def train_vae(work: Path, steps: int, seed: int = 0, pictures: int = 12_000) -> AutoencoderKL:
@@ -133,8 +137,9 @@ def train_vae(work: Path, steps: int, seed: int = 0, pictures: int = 12_000) -> 
     began = time.monotonic()
     for step in range(first, steps):
         torch.manual_seed(seed + step)
-        cropping = CROP_PHASE[0] <= step / steps < CROP_PHASE[1]
-        loss = codec_loss(vae, to_model_range(batch_of_crops(pixels) if cropping else batch_of_pictures(pixels)))
+        batch = batch_of_crops(pixels) if step < CROP_SHARE * steps else batch_of_pictures(pixels)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = codec_loss(vae, to_model_range(batch))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
@@ -145,7 +150,7 @@ def train_vae(work: Path, steps: int, seed: int = 0, pictures: int = 12_000) -> 
         if step % 200 == 199 or step + 1 == steps:
             done = step + 1 == steps
             if done:
-                fold_to_unit_variance(vae, pixels[:1000])
+                fold_to_unit_normal(vae, pixels[:1000])
             save_state(
                 state_file,
                 {

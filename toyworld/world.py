@@ -1,10 +1,12 @@
-"""The toy world: flat drawings of eight things, in any colour, in six places, small enough for a model trained on a CPU.
+"""The toy world: flat drawings of eight things, in any colour, in six places, small enough for a model trained on a
+CPU.
 
-Two languages meet here and must agree: pictures (`draw`) and captions (`caption`). Everything else of the package builds
-on them: the base model is trained on `random_scene`, the subjects it must never see before DreamBooth are in `subject.py`.
+Two languages meet here and must agree: pictures (`draw`) and captions (`caption`). Everything else of the package
+builds on them: the base model is trained on `random_scene`, the subjects it must never see before DreamBooth are in
+`subject.py`.
 
-Coordinates. A picture is a square of 128 x 128 units whatever its size in pixels, y down. A thing is drawn about its own
-origin, roughly -40..40 units, and then moved and scaled by the scene's pose.
+Coordinates. A picture is a square of 128 x 128 units whatever its size in pixels, y down. A thing is drawn about its
+own origin, roughly -40..40 units, and then moved and scaled by the scene's pose.
 """
 
 import math
@@ -257,7 +259,7 @@ def draw(scene: Scene, side_px: int = 64) -> Image.Image:
 
 
 def random_scene(rng: random.Random, thing: str | None = None) -> Scene:
-    """A scene in a named colour (three in five) or any colour of the RGB cube, so that no later subject has a new one."""
+    """A scene in a named colour (three in five) or any colour of the RGB cube, so no subject has a new one."""
     thing = thing or rng.choice(list(CLASSES))
     colour = rng.choice(list(COLOURS)) if rng.random() < 0.6 else None
     if colour:
@@ -268,7 +270,7 @@ def random_scene(rng: random.Random, thing: str | None = None) -> Scene:
 
 
 def caption(scene: Scene, rng: random.Random) -> str:
-    """`a photo of a [colour] thing [place]`; colour and place are left out now and then, so that each word stands alone."""
+    """`a photo of a [colour] thing [place]`; colour and place are left out now and then, so each word stands alone."""
     words = ["a photo of a"]
     if scene.colour and rng.random() < 0.8:
         words.append(scene.colour)
