@@ -19,10 +19,10 @@ from dreambooth_job.methods import METHODS
 from tests.tiny import SIDE_PX
 
 ABOUT = about.About(
-    stem="rex", title="Rex", trigger="a photo of sks dog", description="A dog.", base_name="tiny", base_sha256="ab" * 32,
-    resolution_px=SIDE_PX, prediction_type="epsilon", steps=4, seed=0, learning_rate=1e-4, text_learning_rate=5e-5,
-    schedule="constant", prior_weight=1.0, pictures=6, class_pictures=6, started_unix=1, finished_unix=2,
-    lineage={"uid": "u-1"}, thumbnail_jpeg=b"jpeg",
+    stem="rex", title="Rex", trigger="a photo of sks dog", description="A dog.", base_name="tiny",
+    base_sha256="ab" * 32, resolution_px=SIDE_PX, prediction_type="epsilon", steps=4, seed=0, learning_rate=1e-4,
+    text_learning_rate=5e-5, schedule="constant", prior_weight=1.0, pictures=6, class_pictures=6, started_unix=1,
+    finished_unix=2, lineage={"uid": "u-1"}, thumbnail_jpeg=b"jpeg",
 )  # fmt: skip
 
 

@@ -57,6 +57,8 @@ _WEIGHT_NAMES = [
 ]
 # Names that diffusers gave the VAE's attention before 0.17; the published SD1.5 folder still has them.
 _OLD_VAE_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+_NOT_SD1 = (".position_ids", ".text_projection.weight")  # what other programs leave in the text encoder
+_VAE_ROOTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")  # a VAE's own file may also hold its loss
 _MAX_CONFIG_BYTES = 2**20
 PUBLISHED_RESOLUTION_PX = 512
 
@@ -79,7 +81,8 @@ def read(source: Path, *, allow_pickle: bool, config_source: Path | None, vae: P
     tensors, _ = read_weights(_vae_file(vae), allow_pickle=allow_pickle)
     if any(name.startswith("encoder.down_blocks.") for name in tensors):
         return replace(base, tensors={**base.tensors, "vae": _modern_vae(tensors)})
-    prefixed = {VAE_PREFIX + name.removeprefix(VAE_PREFIX): tensor for name, tensor in tensors.items()}
+    bare = {name.removeprefix(VAE_PREFIX): tensor for name, tensor in tensors.items()}
+    prefixed = {VAE_PREFIX + name: tensor for name, tensor in bare.items() if name.startswith(_VAE_ROOTS)}
     return replace(base, tensors={**base.tensors, "vae": _to_diffusers(prefixed, base.configs)["vae"]})
 
 
@@ -132,7 +135,11 @@ def _read_file(path: Path, allow_pickle: bool, config_source: Path | None) -> Ba
     for name, family in _OTHER_FAMILIES.items():
         if any(key.startswith(name) for key in content):
             raise BaseModelUnsupported(f"{path.name} is {family}; a Stable Diffusion 1 base is needed")
-    content = {_normalised(k): v for k, v in content.items() if k.startswith(ORIGINAL_PREFIXES)}
+    content = {
+        _normalised(name): tensor
+        for name, tensor in content.items()
+        if name.startswith(ORIGINAL_PREFIXES) and not name.endswith(_NOT_SD1)
+    }
     if config_source:
         configs, tokenizer, scheduler_config = _read_configs(config_source)
     else:

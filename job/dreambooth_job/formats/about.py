@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-_RESERVED_STEMS = ("none", "addams")  # words that A1111 takes for something else
+# What A1111 takes for something else, and names that other files of a result have.
+_RESERVED_STEMS = ("none", "addams", "config", "samples", "before-after")
 _LONGEST_STEM = 100
 
 

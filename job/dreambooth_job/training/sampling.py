@@ -38,8 +38,7 @@ def draw(
         generators = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + batch_size]]
         with precision.autocast(model.denoiser.device, precision_name):
             latents = pipeline(
-                prompt_embeds=family.encode_prompts(model, chosen)["text"],
-                negative_prompt_embeds=family.encode_prompts(model, [negative] * len(chosen))["text"],
+                **family.pipeline_inputs(model, chosen, negative),
                 generator=generators,
                 num_inference_steps=steps,
                 guidance_scale=guidance,
