@@ -1,8 +1,8 @@
 """Trains the judge: `python -m toyworld.train_classifier --base toyworld/base`, about a minute on two cores.
 
 Half of the pictures are subjects or near misses of one (its colours without its details, its details on another
-colour or thing), so that "is the subject" means all of it. A third goes through the base's VAE with a little noise on the
-latents; all are blurred, shifted in brightness and grained at random.
+colour or thing), so that "is the subject" means all of it. A third goes through the base's VAE with a little noise on
+the latents; all are blurred, shifted in brightness and grained at random.
 """
 
 import argparse
