@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from dreambooth_api import reasons
+from dreambooth_api.reasons import Retry
 from dreambooth_api.status import (
     CheckpointStatus,
     Condition,
@@ -39,6 +40,8 @@ STATES = {
     Stage.PUBLISH: "Publishing",
     Stage.CLEANUP: "CleaningUp",
 }
+
+_RETRYING = {Retry.NEVER: "Failing", Retry.COUNTED: "Retrying", Retry.FREE: "Retrying"}
 
 
 def build(observed: Observed, plan: Plan, trouble: Trouble | None, now: datetime) -> TrainingJobStatus:
@@ -224,7 +227,7 @@ def _state(observed: Observed, status: TrainingJobStatus) -> str:
     if pod is None or not observed.children:
         return "Pending"
     if pod.over:
-        return "Retrying"
+        return "Completing" if pod.reason is reasons.COMPLETED else _RETRYING[pod.reason.retry]
     if not pod.running:
         return "Starting"
     return training.reason if training.status != UNKNOWN else "Running"

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +81,14 @@ class Kit:
         with (self.folder / "operator.log").open("ab") as log:
             self.process = subprocess.Popen([sys.executable, "-m", "dreambooth_operator"], env=env, stderr=log)
         return self.process
+
+    def ready(self) -> bool:
+        """Whether the process answers that its lists are in."""
+        try:
+            url = f"http://127.0.0.1:{self.health_port}/readyz"
+            return bool(urllib.request.urlopen(url, timeout=2).status == 200)
+        except OSError:
+            return False
 
     def stop(self) -> None:
         if self.operator:

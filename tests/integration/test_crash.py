@@ -1,10 +1,9 @@
 """The operator dies before and after every one of its API calls; the end is always the same.
 
 Each story below is first told without a crash, which counts its calls and gives the golden end. Then it is told again
-for every call: the operator's objects are dropped just before the call is sent, or just after it was answered, and new
-ones begin with nothing but the cluster. API server, Job controller and garbage collector are real; the pods are
-puppets, whose status the story writes as a kubelet would, so that a story takes seconds. The last test kills real
-processes.
+for every call: the operator's objects are dropped just before the call is sent, or, for writes, just after it was
+answered, and new ones begin with nothing but the cluster. API server, Job controller and garbage collector are real;
+the pods are puppets, whose status the story writes as a kubelet would, so that a story takes seconds.
 """
 
 from __future__ import annotations
@@ -58,7 +57,8 @@ class MortalCluster:
 
     def watch(self, resource: Resource, *arguments: Any) -> Iterator[Json]:
         for event in self._cluster.watch(resource, *arguments):
-            self._check()
+            if self.dead.is_set():
+                return
             yield event
 
     def create(self, resource: Resource, namespace: str | None, body: Json) -> Json:
@@ -246,6 +246,7 @@ def deadline(teller: Teller) -> None:
     teller.until("Failed: DeadlineExceeded")
     teller.puppets.obey_deletion(pod)
     teller.settle("DataPurged", "True PodsGone")
+    eventually("its Job is gone", lambda: not teller.kit.jobs(), *PATIENCE)
     teller.note()
 
 
@@ -310,20 +311,29 @@ def _operator(cluster: Any, settings: Settings) -> Operator:
     return operator
 
 
+@pytest.fixture(autouse=True)
+def quiet_crashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that ends by a crash is no failure of the test."""
+    hook = threading.excepthook
+    monkeypatch.setattr(threading, "excepthook", lambda args: None if args.exc_type is Crash else hook(args))
+
+
 @pytest.fixture
 def kit(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Kit]:
-    kit = Kit(cluster, namespace, tmp_path)
-    yield kit
-    kit.stop()
+    """Its node takes no pod by itself, but pods bound to it are not collected as those of a node that never was."""
+    cluster.kube.create("/api/v1/nodes", {"metadata": {"name": NODE}, "spec": {"unschedulable": True}})
+    yield Kit(cluster, namespace, tmp_path)
+    cluster.kube.delete(f"/api/v1/nodes/{NODE}")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # that is the crash
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
 def test_the_end_is_the_same_wherever_the_operator_dies(
     kit: Kit, story: Callable[[Teller], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     golden = tell(kit, story)
-    points = [(at, after) for at in range(len(golden.calls)) for after in (False, True)]
+    # To die after a read is to die before the next call; after a write, its effect stands and nobody knows.
+    points = [(at, False) for at in range(len(golden.calls))]
+    points += [(at, True) for at, call in enumerate(golden.calls) if call.split()[0] in ("create", "patch", "delete")]
     with ThreadPoolExecutor(TELLERS) as tellers:
         tellings = list(tellers.map(lambda point: tell(kit, story, *point), points))
     different = {

@@ -292,16 +292,9 @@ def test_progress_is_taken_from_the_running_pod_alone(kit: Kit) -> None:
 # The process.
 
 
-def _ready(kit: Kit) -> bool:
-    try:
-        return bool(urllib.request.urlopen(f"http://127.0.0.1:{kit.health_port}/readyz", timeout=2).status == 200)
-    except OSError:
-        return False
-
-
 def test_the_process_serves_health_and_metrics_and_stops_gracefully(kit: Kit) -> None:
     process = kit.start_process()
-    eventually("is ready", lambda: _ready(kit))
+    eventually("is ready", kit.ready)
     kit.apply()
     eventually("trains", lambda: training(kit))
     base = f"http://127.0.0.1:{kit.health_port}"
@@ -315,7 +308,7 @@ def test_the_process_serves_health_and_metrics_and_stops_gracefully(kit: Kit) ->
     assert 'dreambooth_api_calls_total{code="201",resource="jobs",verb="create"} 1.0' in text
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
-    assert not _ready(kit)
+    assert not kit.ready()
 
 
 def test_the_operator_goes_on_after_a_restart(kit: Kit) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from dreambooth_api import names
 from dreambooth_api.status import ConditionType, Outcome, Purge, TrainingJobStatus
-from dreambooth_operator.cluster import JOBS, PODS, TRAINING_JOBS, ClusterError, Json
+from dreambooth_operator.cluster import PODS, TRAINING_JOBS, ClusterError, Json
 from tests.unit.operator.builders import NOW, SUCCESS, pod, training_job
 from tests.unit.operator.memory import MemoryCluster
 from tests.unit.operator.test_reconcile import REX, World

@@ -105,6 +105,20 @@ STATES: dict[str, tuple[Observed, Trouble | None, str, str, str]] = {
         "DataPurged",
         "False NotConfirmed",
     ),
+    "pod done, Job not yet": (
+        seen(record(), child_record(), ENDED_WELL),
+        None,
+        "Completing",
+        "Finished",
+        "False NotFinished",
+    ),
+    "pod failed for good, Job not yet": (
+        seen(record(), child_record(), pod_record(0, phase="Failed", exit_code=70)),
+        None,
+        "Failing",
+        "Finished",
+        "False NotFinished",
+    ),
     "suspending": (
         seen(record(policy={"suspend": True}), child_record(), pod_record()),
         None,
