@@ -30,7 +30,7 @@ from devcluster.toolchain import ToolchainError, cache_dir
 REPOSITORY = Path(__file__).parents[1]
 MANIFEST = REPOSITORY / "examples" / "01-minimal.yaml"
 PICTURES = REPOSITORY / "examples" / "pictures" / "robot"
-BASE = REPOSITORY / "toyworld" / "base" / "toy-sd1"
+BASE = REPOSITORY / "toyworld" / "base"
 BUCKETS = ("models", "photos", "results")
 NAMESPACE = "default"
 FOLLOW_SECONDS = 0.5
