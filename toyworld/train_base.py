@@ -183,7 +183,8 @@ def original_tensors(pipeline: StableDiffusionPipeline) -> dict[str, torch.Tenso
 def save_base(pipeline: StableDiffusionPipeline, out: Path) -> None:
     """The folder in half precision, the tokenizer also as its two classic files; the single file beside."""
     pipeline.to(torch.float16).save_pretrained(out, safe_serialization=True)
-    (out / "tokenizer" / "vocab.json").write_text(json.dumps(pipeline.tokenizer.get_vocab(), ensure_ascii=False))
+    vocabulary = dict(sorted(pipeline.tokenizer.get_vocab().items(), key=lambda entry: entry[1]))
+    (out / "tokenizer" / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
     merges = [" ".join(pair) for pair in learn_merges(world_words())]
     (out / "tokenizer" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
     save_file(original_tensors(pipeline), out.with_name(SINGLE_FILE), metadata={"format": "pt"})
