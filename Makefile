@@ -34,11 +34,11 @@ demo-down: ## End the demo and remove what it made
 
 test: check unit integration quality ## All checks and tests
 unit: $(READY) ## Tests without a cluster: under 2 minutes
-	@$(BIN)/pytest -q tests/unit tests/contracts -m 'not integration'
+	@$(BIN)/pytest -q tests -m 'not integration and not quality'
 integration: tools ## Tests against the real control plane and the real S3 server
-	@$(BIN)/pytest -q tests/integration tests/faults tests/contracts -m integration
+	@$(BIN)/pytest -q tests -m integration
 quality: $(READY) ## Train the toy base and measure that the subject is learned
-	@$(BIN)/pytest -q tests/quality
+	@$(BIN)/pytest -q tests -m quality
 check: $(READY) ## Formatting, lint, types, import rules
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy api/dreambooth_api operator/dreambooth_operator && $(BIN)/lint-imports
 
