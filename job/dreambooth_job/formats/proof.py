@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import diffusers
 import torch
+import transformers
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -114,6 +116,8 @@ def _refuse(path: Path, faults: list[str]) -> None:
 
 @contextmanager
 def _as_result_unusable(name: str) -> Iterator[None]:
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     try:
         yield
     except Exception as error:  # whatever a reader says to a file it cannot read

@@ -46,7 +46,8 @@ def draw(
                 width=side,
                 output_type="latent",
             ).images
-        pictures += to_images(family.decode_latents(model, latents))
+        for latent in latents.split(1):  # one by one: at 512 px a float32 VAE takes about a GiB for each
+            pictures += to_images(family.decode_latents(model, latent))
     return pictures
 
 

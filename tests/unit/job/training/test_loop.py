@@ -15,6 +15,7 @@ from dreambooth_job.families import FAMILIES
 from dreambooth_job.methods import METHODS
 from dreambooth_job.training import checkpoints, loop
 from dreambooth_job.training.config import TrainingConfig
+from dreambooth_job.training.sampling import draw
 from tests.tiny import tiny_examples
 
 FAMILY = FAMILIES["sd1"]
@@ -104,6 +105,16 @@ def test_every_precision_learns_with_float32_weights(model, attached, precision)
     assert all(math.isfinite(s.loss) for s in steps)
     assert {p.dtype for p in attached.state().values()} == {torch.float32}
     assert all(tensor.any() for name, tensor in attached.state().items() if "lora_up" in name)
+
+
+def test_adapters_learn_on_a_base_that_lies_in_half_precision(tiny_base):
+    half = FAMILY.load(tiny_base, dtype=torch.bfloat16)
+    adapters = METHODS["lora"].attach(half, FAMILY.sites(half), Lora(rank=2), torch.Generator().manual_seed(0))
+    steps = run(half, adapters, config(precision="bf16", loss_every_steps=1))
+    assert all(math.isfinite(s.loss) for s in steps)
+    assert {p.dtype for p in adapters.state().values()} == {torch.float32}
+    assert half.denoiser.dtype == torch.bfloat16
+    assert draw(FAMILY, half, ["a dog"], [0], steps=2, precision_name="bf16")[0].size == (32, 32)
 
 
 def test_a_loss_that_is_no_number_ends_the_run(model, attached):
