@@ -166,8 +166,8 @@ class Teller:
     def until(self, state: str) -> None:
         eventually(f"{self.name} is {state}", lambda: self.kit.state(self.name) == state, *PATIENCE)
 
-    def note(self) -> None:
-        """Everything that may not depend on a crash."""
+    def note(self, *, last_words: bool = True) -> None:
+        """Everything that may not depend on a crash. `last_words`: a deleted pod's are lost when nobody was there."""
         status = self.kit.status(self.name)
         jobs = {
             name.removeprefix(self.name): [c["type"] for c in job["status"].get("conditions", ())]
@@ -176,6 +176,8 @@ class Teller:
         }
         conditions = {c["type"]: (c["status"], c["reason"]) for c in status["conditions"]}
         kept = {key: status.get(key) for key in ("state", "runIndex", "attempts", "result", "display", "message")}
+        if not last_words:
+            del kept["display"], conditions["Checkpointed"]
         self.seen.append((kept, conditions, jobs))
 
     def gone(self) -> None:
@@ -220,7 +222,7 @@ def suspend_and_resume(teller: Teller) -> None:
     teller.puppets.obey_deletion(pod)
     teller.until("Suspended")
     teller.settle("DataPurged", "True PodsGone")
-    teller.note()
+    teller.note(last_words=False)
     teller.kit.change_policy(teller.name, suspend=False)
     pod = teller.puppets.run(teller.name)
     teller.until("Running")
@@ -247,7 +249,7 @@ def deadline(teller: Teller) -> None:
     teller.puppets.obey_deletion(pod)
     teller.settle("DataPurged", "True PodsGone")
     eventually("its Job is gone", lambda: not teller.kit.jobs(), *PATIENCE)
-    teller.note()
+    teller.note(last_words=False)
 
 
 def deletion(teller: Teller) -> None:

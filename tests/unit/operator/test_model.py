@@ -122,8 +122,9 @@ class Model(World):
             if job["metadata"]["ownerReferences"][0]["uid"] not in alive:
                 job["metadata"]["deletionTimestamp"] = "now"
         leaving = {job["metadata"]["uid"] for job in self.kind("jobs") if "deletionTimestamp" in job["metadata"]}
+        staying = {job["metadata"]["uid"] for job in self.kind("jobs")} - leaving
         for item in self.kind("pods"):
-            if item["metadata"]["ownerReferences"][0]["uid"] in leaving:
+            if item["metadata"]["ownerReferences"][0]["uid"] not in staying:
                 item["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
                 self.cluster.touch(item)
         owners = {p["metadata"]["ownerReferences"][0]["uid"] for p in self.kind("pods")}
@@ -144,6 +145,12 @@ class Model(World):
         for item in [p for p in self.kind("pods") if not _over(p)][:1]:
             item["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
             self.cluster.touch(item)
+
+    def deleted_job(self) -> None:
+        """By somebody, in the background: the Job is gone at once, its pods follow."""
+        for item in self.kind("jobs")[:1]:
+            self.cluster.version += 1
+            self.cluster.objects = {k: v for k, v in self.cluster.objects.items() if v is not item}
 
     # The promises.
 
@@ -191,7 +198,7 @@ def test_the_promises_hold_on_every_walk_and_every_walk_ends(seed: int) -> None:
         if dice.random() < 0.15:
             model.cluster.fuse = dice.randrange(4)  # type: ignore[attr-defined]
         if dice.random() < 0.5:
-            dice.choice([*world, *world, model.user, model.deleted_pod])()
+            dice.choice([*world, *world, *world, model.user, model.deleted_pod, model.deleted_job])()
             model.check()
         else:
             model.reconcile_once(watch=dice.random() < 0.7)
