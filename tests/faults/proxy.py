@@ -75,13 +75,15 @@ class Rule:
     method: str = "*"
     key: str = "*"  # a pattern for the path below the bucket
     query: str = ""  # must be part of the query: "uploadId=", "partNumber=2"
+    header: str = ""  # must be part of a header's name: "x-amz-checksum"
     first: int = 1
     count: float = 1  # float("inf"): for ever
     seen: int = 0
     hits: int = 0
 
-    def matches(self, method: str, key: str, query: str) -> bool:
-        if not (fnmatchcase(method, self.method) and fnmatchcase(key, self.key) and self.query in query):
+    def matches(self, method: str, key: str, query: str, headers: str) -> bool:
+        named = fnmatchcase(method, self.method) and fnmatchcase(key, self.key)
+        if not (named and self.query in query and self.header in headers):
             return False
         self.seen += 1
         hit = self.first <= self.seen < self.first + self.count
@@ -238,7 +240,7 @@ class Handler(BaseHTTPRequestHandler):
     def serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         exchange = Exchange(self, body)
-        action = self.server.choose(self.command, self.path)
+        action = self.server.choose(self.command, self.path, " ".join(self.headers.keys()).lower())
         if action:
             action(exchange)
         else:
@@ -277,12 +279,12 @@ class Server(ThreadingHTTPServer):
         self.requests: list[str] = []  # "PUT key?query", in order of arrival
         self._lock = threading.Lock()
 
-    def choose(self, method: str, path: str) -> Action | None:
+    def choose(self, method: str, path: str, headers: str) -> Action | None:
         parts = urlsplit(path)
         key = unquote(parts.path).lstrip("/").partition("/")[2]
         with self._lock:
             self.requests.append(f"{method} {key}?{parts.query}")
-            hits = [rule for rule in self.rules if rule.matches(method, key, parts.query)]
+            hits = [rule for rule in self.rules if rule.matches(method, key, parts.query, headers)]
         return hits[0].action if hits else None
 
     def handle_error(self, *_: object) -> None: ...

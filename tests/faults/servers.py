@@ -63,8 +63,9 @@ class Faulty:
     bucket: FreshBucket
     proxy: Proxy
 
-    def store(self, budget_seconds: float = 6.0) -> S3Store:
-        settings = replace(self.bucket.settings, endpoint=self.proxy.endpoint, read_timeout_seconds=1.5)
+    def store(self, budget_seconds: float = 10.0) -> S3Store:
+        short = {"connect_timeout_seconds": 1.5, "read_timeout_seconds": 1.5}  # the former also limits a blocked send
+        settings = replace(self.bucket.settings, endpoint=self.proxy.endpoint, **short)
         policy = Retrying(
             budget_seconds,
             expired_budget_seconds=0.5,

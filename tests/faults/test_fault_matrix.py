@@ -126,15 +126,20 @@ def test_a_download_ends_with_the_right_reason_and_no_file(faulty: Faulty, tmp_p
 def test_a_part_resumes_at_its_offset(faulty: Faulty, tmp_path: Path) -> None:
     data, store = _given(faulty), faulty.store()
     ranges: list[str] = []
-    store.bucket.connection.client.meta.events.register(
-        "before-send.s3.GetObject", lambda request, **_: ranges.append(request.headers["Range"].decode())
-    )
+    pins: set[str] = set()
+
+    def note(request, **_) -> None:
+        ranges.append(request.headers["Range"].decode())
+        pins.add(request.headers["If-Match"].decode())
+
+    store.bucket.connection.client.meta.events.register("before-send.s3.GetObject", note)
     info = store.head("in/photo.webp")
     faulty.proxy.add(cut(700_000, reset=False), method="GET", key="in/*")
     store.get(info, tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == data
     starts = [int(wanted.removeprefix("bytes=").partition("-")[0]) % MIB for wanted in ranges]
     assert [start for start in starts if start] == [700_000]
+    assert pins == {info.etag}
 
 
 @pytest.mark.parametrize(
@@ -201,6 +206,23 @@ def test_an_upload_ends_with_the_right_reason_and_no_object(
     assert faulty.unfinished_uploads() == []
     assert "Contents" not in faulty.bucket.client.list_objects_v2(Bucket=faulty.bucket.name)
     _keeps_secrets(faulty, str(caught.value))
+
+
+@pytest.mark.parametrize("size", UPLOADS)
+@pytest.mark.parametrize("damaged", [False, True], ids=["whole", "damaged on the way"])
+def test_a_store_that_refuses_checksum_headers_gets_md5s(
+    faulty: Faulty, tmp_path: Path, size: str, damaged: bool
+) -> None:
+    """As several S3-compatible services do."""
+    size_bytes, where = UPLOADS[size]
+    (tmp_path / "source").write_bytes(os.urandom(size_bytes))
+    refusal = faulty.proxy.add(status(501, "NotImplemented"), header="x-amz-checksum-", method="P*", count=EVER)
+    flips = faulty.proxy.add(flip_request(-1), method="PUT", count=int(damaged), header="content-md5", **where)
+    faulty.store().put(tmp_path / "source", "out/model")
+    assert refusal.hits == 1
+    assert flips.hits == int(damaged)
+    stored = faulty.bucket.client.get_object(Bucket=faulty.bucket.name, Key="out/model")
+    assert stored["Body"].read() == (tmp_path / "source").read_bytes()
 
 
 COMMITS = {

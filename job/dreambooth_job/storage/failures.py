@@ -39,6 +39,10 @@ class ConditionLost(StorageError):
     """A conditional write found that another writer was first; never seen by a user."""
 
 
+class RequestUnknown(StorageMisconfigured):
+    """The store does not know a request or one of its headers."""
+
+
 class TransferFault(Exception):
     """A body that came too short, too slowly or out of place; the part is asked for again."""
 
@@ -73,7 +77,7 @@ CERTIFICATE = Failure(
     Kind.PERMANENT, StorageMisconfigured, "Its certificate is not trusted; put the CA into AWS_CA_BUNDLE of the Secret."
 )
 NO_CREDENTIALS = Failure(Kind.PERMANENT, StorageMisconfigured, "No credentials; set storage.credentialsSecretRef.")
-UNSUPPORTED = Failure(Kind.PERMANENT, StorageMisconfigured, f"The store does not know this request; check {_SCHEMA}.")
+UNSUPPORTED = Failure(Kind.PERMANENT, RequestUnknown, f"The store does not know this request; check {_SCHEMA}.")
 CLASH = Failure(Kind.PERMANENT, StorageMisconfigured, "Another object is in the way of this key; remove it.")
 LOST = Failure(Kind.CONDITION_LOST, ConditionLost, "")
 

@@ -110,12 +110,18 @@ def _first(store: ObjectStore, reading: Reading) -> list[ObjectInfo]:
 def _output_checks(store: ObjectStore, output: Output, findings: Findings) -> list[Callable[[], None]]:
     probe = f"{output.prefix}.probe-{output.attempt}"
     return [
+        partial(_check_listing, store, output.prefix),
         partial(_check_conditions, store, probe, findings),
         partial(_check_read_back, store, probe),
         partial(_check_multipart, store, probe + "-multipart"),
         partial(_check_standing, store, output, findings),
         partial(store.delete, probe),
     ]
+
+
+def _check_listing(store: ObjectStore, prefix: str) -> None:
+    """Without this right some stores call a missing object denied, and what is left over cannot be found."""
+    next(iter(store.list(prefix)), None)
 
 
 def _check_conditions(store: ObjectStore, probe: str, findings: Findings) -> None:

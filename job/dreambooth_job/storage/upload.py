@@ -6,25 +6,23 @@ as metadata: when the reply to the commit is lost, a HEAD that shows our token a
 
 from __future__ import annotations
 
-import base64
-import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from awscrt import checksums
-
 from dreambooth_job.contracts import ObjectInfo
 from dreambooth_job.errors import StorageNotFound, StorageUnavailable
 from dreambooth_job.storage.client import Bucket
-from dreambooth_job.storage.digests import BLOCK_BYTES, expected, file_digest
-from dreambooth_job.storage.failures import Action, ConditionLost, UploadLost
-from dreambooth_job.storage.workers import Watchdog, in_order
+from dreambooth_job.storage.digests import expected, file_digest
+from dreambooth_job.storage.failures import Action, ConditionLost, RequestUnknown, UploadLost
+from dreambooth_job.storage.proofs import Checksums, Md5s, PartProof, Proof
+from dreambooth_job.storage.slices import Slice
+from dreambooth_job.storage.workers import in_order
 
 MIB = 1024 * 1024
 TOKEN = "dreambooth-upload"
@@ -38,47 +36,6 @@ def part_bytes(size_bytes: int, smallest: int = 16 * MIB) -> int:
     return max(smallest, -(-size_bytes // (_MAX_PARTS * MIB)) * MIB)
 
 
-class Slice:
-    """Bytes [start, start + size) of a file as a request's body; the watchdog counts what is read of it."""
-
-    def __init__(self, path: Path, start: int, size: int, window_seconds: float, cancelled: threading.Event) -> None:
-        self._file = path.open("rb", buffering=0)
-        self._start, self._size, self._offset = start, size, 0
-        self._window_seconds, self._cancelled = window_seconds, cancelled
-        self._watchdog = Watchdog(window_seconds)
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __enter__(self) -> Slice:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def tell(self) -> int:
-        return self._offset
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """The signer reads the body once before it is sent: going back starts a new count."""
-        self._offset = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: self._size}[whence]
-        self._watchdog = Watchdog(self._window_seconds)
-        return self._offset
-
-    def read(self, size: int = -1) -> bytes:
-        if self._cancelled.is_set():
-            raise UploadLost  # nobody waits for this request any more
-        rest = self._size - self._offset
-        data = os.pread(self._file.fileno(), rest if size is None or size < 0 else min(size, rest), self._position)
-        self._offset += len(data)
-        self._watchdog.count(len(data))
-        return data
-
-    @property
-    def _position(self) -> int:
-        return self._start + self._offset
-
-
 @dataclass(frozen=True)
 class Upload:
     bucket: Bucket
@@ -88,6 +45,7 @@ class Upload:
     part_bytes: int
     width: int
     window_seconds: float
+    proof: Proof = field(default_factory=Checksums)
     token: str = field(default_factory=lambda: secrets.token_hex(16))
 
     @cached_property
@@ -96,6 +54,12 @@ class Upload:
 
     def run(self) -> ObjectInfo:
         """Raises ConditionLost when another writer was first."""
+        try:
+            return self._insist()
+        except RequestUnknown:  # not every store takes S3's checksum headers
+            return replace(self, proof=Md5s())._insist()
+
+    def _insist(self) -> ObjectInfo:
         for _ in range(_UPLOADS):
             with suppress(UploadLost):
                 if self.size_bytes <= self.part_bytes:
@@ -111,7 +75,7 @@ class Upload:
         return {"Bucket": self.bucket.name, "Key": self.key}
 
     def _put(self) -> dict[str, str]:
-        sent = {"ChecksumSHA256": _base64(file_digest(self.path))}
+        sent = self.proof.single(self.path)
 
         def put(cancelled: threading.Event) -> None:
             self.bucket.send_here("write", self.key, lambda client: self._put_once(client, sent, cancelled))
@@ -159,8 +123,7 @@ class Upload:
         return known is None or not known.exact or file_digest(self.path, known.start) == known.value
 
 
-def _base64(digest: bytes) -> str:
-    return base64.b64encode(digest).decode()
+_UploadedPart = tuple[dict[str, Any], PartProof]  # its line in the commit, and what proves it
 
 
 @dataclass(frozen=True)
@@ -172,60 +135,47 @@ class Multipart:
         upload_id = self._create()
         try:
             parts = list(in_order(self._tasks(upload_id), self.upload.width, self.upload.bucket.retrying.stop))
-            whole = _base64(_combined(parts).to_bytes(8, "big"))
-            self._complete(upload_id, [part.listed for part in parts], whole)
+            whole = self.upload.proof.whole([proof for _, proof in parts])
+            self._complete(upload_id, [listed | proof.listed for listed, proof in parts], whole)
         except BaseException:
             self._abort(upload_id)
             raise
-        return {"ChecksumCRC64NVME": whole}
+        return whole
 
     def _create(self) -> str:
+        request = {**self.upload.target, "Metadata": {TOKEN: self.upload.token}, **self.upload.proof.creation}
         created = self.upload.bucket.send(
-            "write",
-            self.upload.key,
-            lambda client: client.create_multipart_upload(
-                **self.upload.target,
-                Metadata={TOKEN: self.upload.token},
-                ChecksumAlgorithm="CRC64NVME",
-                ChecksumType="FULL_OBJECT",
-            ),
+            "write", self.upload.key, lambda client: client.create_multipart_upload(**request)
         )
         return created["UploadId"]
 
-    def _tasks(self, upload_id: str) -> list[Callable[[threading.Event], UploadedPart]]:
+    def _tasks(self, upload_id: str) -> list[Callable[[threading.Event], _UploadedPart]]:
         size, step = self.upload.size_bytes, self.upload.part_bytes
         return [
             lambda cancelled, number=number, start=start: self._upload_part(upload_id, number, start, cancelled)
             for number, start in enumerate(range(0, size, step), 1)
         ]
 
-    def _upload_part(self, upload_id: str, number: int, start: int, cancelled: threading.Event) -> UploadedPart:
+    def _upload_part(self, upload_id: str, number: int, start: int, cancelled: threading.Event) -> _UploadedPart:
         size = min(self.upload.part_bytes, self.upload.size_bytes - start)
         with Slice(self.upload.path, start, size, self.upload.window_seconds, cancelled) as body:
-            crc = _crc64(body)
-            checksum = {"ChecksumCRC64NVME": _base64(crc.to_bytes(8, "big"))}
+            proof = self.upload.proof.part(body)
+            request = {**self.upload.target, "UploadId": upload_id, "PartNumber": number, "Body": body, **proof.sent}
 
             def send(client: Any) -> dict[str, Any]:
                 body.seek(0)
                 with _lost_uploads_named(client):
-                    return client.upload_part(
-                        **self.upload.target, UploadId=upload_id, PartNumber=number, Body=body, **checksum
-                    )
+                    return client.upload_part(**request)
 
             answer = self.upload.bucket.send_here("write", self.upload.key, send)
-        return UploadedPart({"PartNumber": number, "ETag": answer["ETag"], **checksum}, crc, size)
+        return {"PartNumber": number, "ETag": answer["ETag"]}, proof
 
-    def _complete(self, upload_id: str, parts: list[dict[str, Any]], whole: str) -> None:
+    def _complete(self, upload_id: str, parts: list[dict[str, Any]], whole: dict[str, str]) -> None:
+        request = {**self.upload.target, "UploadId": upload_id, "MultipartUpload": {"Parts": parts}}
+
         def send(client: Any) -> None:
             with _lost_uploads_named(client):
-                client.complete_multipart_upload(
-                    **self.upload.target,
-                    UploadId=upload_id,
-                    MultipartUpload={"Parts": parts},
-                    ChecksumCRC64NVME=whole,
-                    ChecksumType="FULL_OBJECT",
-                    **self.upload.condition,
-                )
+                client.complete_multipart_upload(**request, **whole, **self.upload.condition)
 
         try:
             self.upload.bucket.send("write", self.upload.key, send)
@@ -251,27 +201,6 @@ class Multipart:
         thread = threading.Thread(target=abort, name="abort", daemon=True)
         thread.start()
         thread.join(_STOPPED_ABORT_SECONDS if stopped else None)
-
-
-@dataclass(frozen=True)
-class UploadedPart:
-    listed: dict[str, Any]  # as CompleteMultipartUpload wants it
-    crc: int
-    size_bytes: int
-
-
-def _crc64(body: Slice) -> int:
-    crc = 0
-    while block := body.read(BLOCK_BYTES):
-        crc = checksums.crc64nvme(block, crc)
-    return crc
-
-
-def _combined(parts: Sequence[UploadedPart]) -> int:
-    whole = 0
-    for part in parts:
-        whole = checksums.combine_crc64nvme(whole, part.crc, part.size_bytes)
-    return whole
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pytest
 from dreambooth_job.contracts import ObjectInfo, Verification
 from dreambooth_job.errors import InputChanged
 from dreambooth_job.storage.folder import FolderStore
-from dreambooth_job.storage.objects import read_bytes, write_bytes
+from dreambooth_job.storage.objects import delete_below, read_bytes, write_bytes
 
 
 class BusyStore(FolderStore):
@@ -45,3 +45,16 @@ def test_one_that_vanishes_while_it_is_read_is_absent(tmp_path: Path) -> None:
 
     write_bytes(FolderStore(tmp_path), b"0", "key")
     assert read_bytes(Vanishing(tmp_path), "key") is None
+
+
+def test_manifests_are_deleted_before_what_they_list(tmp_path: Path) -> None:
+    class Recording(FolderStore):
+        def delete(self, key: str) -> None:
+            deleted.append(key)
+            super().delete(key)
+
+    deleted: list[str] = []
+    for key in ("a/1/file", "a/1/manifest.json", "a/2/file", "a/2/manifest.json"):
+        write_bytes(FolderStore(tmp_path), b"x", key)
+    assert delete_below(Recording(tmp_path), "a/") == 4
+    assert deleted == ["a/1/manifest.json", "a/2/manifest.json", "a/1/file", "a/2/file"]

@@ -160,10 +160,11 @@ def test_a_trickle_does_not_wind_the_budget_up() -> None:
         _run(_policy(clock, budget_seconds=10), *[TransferFault("x")] * 100, progress=lambda: next(done))
 
 
-def test_throttling_halves_the_requests_and_honours_retry_after() -> None:
+@pytest.mark.parametrize(("code", "status"), [("SlowDown", 503), ("", 503), ("", 429), ("ThrottlingException", 400)])
+def test_throttling_halves_the_requests_and_honours_retry_after(code: str, status: int) -> None:
     clock = Clock()
     policy = _policy(clock)
-    _run(policy, _answer("SlowDown", 503, **{"retry-after": "7"}))
+    _run(policy, _answer(code, status, **{"retry-after": "7"}))
     assert clock.slept == [7.0]
     assert policy.concurrency.allowed == 8
 
