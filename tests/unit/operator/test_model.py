@@ -14,6 +14,7 @@ import pytest
 from dreambooth_api import names
 from dreambooth_api.status import ConditionType, Outcome, Purge, TrainingJobStatus
 from dreambooth_operator.cluster import PODS, TRAINING_JOBS, ClusterError, Json
+from dreambooth_operator.observe import is_true
 from tests.unit.operator.builders import NOW, SUCCESS, pod, training_job
 from tests.unit.operator.memory import MemoryCluster
 from tests.unit.operator.test_reconcile import REX, World
@@ -158,9 +159,8 @@ class Model(World):
         living = [p for p in self.kind("pods") if not _over(p)]
         assert len(living) <= 1, "two pods may write"
         assert len([j for j in self.kind("jobs") if "deletionTimestamp" not in j["metadata"]]) <= 1, "two Jobs"
-        if not self.kind("trainingjobs"):
-            return
         status = self.status
+        creations = len([write for write in self.cluster.writes if write.startswith("create jobs")])
         if self.seen:
             before = self.seen[-1]
             for type_ in (ConditionType.SUCCEEDED, ConditionType.FINISHED):
@@ -169,9 +169,12 @@ class Model(World):
             for count in ("started", "failed", "interrupted"):
                 assert getattr(status.attempts, count) >= getattr(before.attempts, count), f"{count} has decreased"
             assert status.run_index >= before.run_index
+            if is_true(before, ConditionType.FINISHED):
+                assert creations == self.creations, "a finished job was started again"
         assert status.attempts.started <= self.pods_made, "a pod was counted twice"
         assert status.attempts.failed + status.attempts.interrupted <= status.attempts.started
         self.seen.append(status)
+        self.creations = creations
 
 
 def _over(item: Json) -> bool:
