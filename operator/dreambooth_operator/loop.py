@@ -128,13 +128,14 @@ class Loop:
     def __init__(self, queue: Queue, reflectors: Sequence[Reflector[Any]], reconcile: Reconcile) -> None:
         self._queue, self._reflectors, self._reconcile = queue, reflectors, reconcile
         self._stop = threading.Event()
+        self._starter: threading.Thread | None = None
         self._workers: list[threading.Thread] = []
 
     def start(self, workers: int, keys: Callable[[], list[Key]], resync_seconds: float) -> None:
         """Watches first, and no worker before every store has been filled: absence means nothing until then."""
         for reflector in self._reflectors:
             _thread("watch", reflector.run, self._stop)
-        _thread("start", self._work_when_synced, workers)
+        self._starter = _thread("start", self._work_when_synced, workers)
         _thread("resync", self._resync, keys, resync_seconds)
 
     def stop(self, grace_seconds: float) -> None:
@@ -142,6 +143,8 @@ class Loop:
         self._stop.set()
         self._queue.close()
         until = time.monotonic() + grace_seconds
+        if self._starter:
+            self._starter.join(grace_seconds)  # from here on no worker is added
         for worker in self._workers:
             worker.join(max(0.0, until - time.monotonic()))
 

@@ -70,7 +70,7 @@ class Pod:
     version: int
     owner: Key
     training_job_uid: str
-    job_uid: str  # of its controller
+    job_uid: str  # of the Job that made it; empty: nobody's pod that wears our labels
     run_index: int
     created: datetime
     node: str
@@ -161,7 +161,7 @@ def observe(key: Key, stores: Stores) -> Observed | None:
     children = [c for c in stores.children.owned_by(key) if c.owner_uid == job.uid]
     present = stores.pods.owned_by(key)
     gone = [replace(p, gone=True) for p in stores.pods.gone_of(key) if p.uid not in {q.uid for q in present}]
-    pods = [p for p in (*present, *gone) if p.training_job_uid == job.uid]
+    pods = [p for p in (*present, *gone) if p.training_job_uid == job.uid and p.job_uid]
     return Observed(
         job,
         tuple(sorted(children, key=lambda c: c.run_index)),

@@ -194,8 +194,8 @@ class ProgressDoor:
         children = [c for c in self._stores.children.owned_by(pod.owner) if c.uid == pod.job_uid]
         if job is None or pod.training_job_uid != job.uid or not any(c.owner_uid == job.uid for c in children):
             return None
-        others = [p for p in self._stores.pods.owned_by(pod.owner) if p.created > pod.created]
-        return None if others else pod
+        siblings = [p for p in self._stores.pods.owned_by(pod.owner) if p.job_uid == pod.job_uid]
+        return pod if all(p.created <= pod.created for p in siblings) else None
 
 
 def _pod_of(status: Json) -> tuple[Key | None, str]:

@@ -32,6 +32,11 @@ class Killer:
         self._thread = threading.Thread(target=self._kill)
         self._thread.start()
 
+    def again(self) -> None:
+        """Returns after the next kill."""
+        before = self.kills
+        eventually("another kill", lambda: self.kills > before, PATIENCE_SECONDS)
+
     def leave_alone(self) -> None:
         self._enough.set()
         self._thread.join()
@@ -63,10 +68,12 @@ def test_nothing_is_lost_or_doubled_under_kill_minus_nine(kit: Kit, capsys: pyte
                 lambda name=name: kit.status(name).get("attempts", {}).get("started"),
                 PATIENCE_SECONDS,
             )
+        killer.again()
         kit.end_with(0, "good")
         kit.end_with(70, "bad")
         kit.change_policy("paused", suspend=True)
         eventually("is suspended", lambda: kit.state("paused") == "Suspended", PATIENCE_SECONDS)
+        killer.again()
         kit.end_with(0, "paused")
         kit.change_policy("paused", suspend=False)
         for name in names:

@@ -278,6 +278,7 @@ def test_progress_is_taken_from_the_running_pod_alone(kit: Kit) -> None:
     (pod,) = kit.pods()
     other = kit.kube.create(kit.path(PODS, "pods"), stranger)
     impostor = stranger | {"metadata": {"name": "impostor", "labels": pod["metadata"]["labels"]}}
+    time.sleep(1.1)  # so that it is younger than the real one
     impostor = kit.kube.create(kit.path(PODS, "pods"), impostor)
     audience = names.PROGRESS_AUDIENCE
     assert _post(kit, "nonsense") == 401

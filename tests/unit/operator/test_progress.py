@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -103,6 +104,11 @@ def test_anybody_else_is_refused(door: Door, token: str | None, code: int) -> No
 def test_a_pod_that_is_not_the_jobs_current_one_is_refused(door: Door, change: Any) -> None:
     change(door.stores)
     assert door.post() == 403
+
+
+def test_a_stray_pod_with_our_labels_does_not_silence_the_real_one(door: Door) -> None:
+    door.stores.pods.put(replace(pod_record(7, created=0), job_uid=""))
+    assert door.post() == 204
 
 
 def test_the_sequence_must_rise(door: Door) -> None:

@@ -108,6 +108,15 @@ def test_r11_r12_a_foreign_job_of_our_name_is_told_and_never_touched(foreign: An
     assert world.writes == ["status trainingjobs/rex"]
 
 
+def test_r12_a_stray_pod_with_our_labels_is_no_attempt() -> None:
+    stray = pod()
+    stray["metadata"]["ownerReferences"] = []
+    world = World((TRAINING_JOBS, training_job()), (PODS, stray))
+    world.reconcile(2)
+    assert "create jobs/rex-r0" in world.writes
+    assert world.status.attempts.started == 0
+
+
 def test_r12_nothing_is_created_for_a_job_that_was_replaced_under_a_frozen_watch() -> None:
     world = World((TRAINING_JOBS, training_job()))
     world.cluster.put(TRAINING_JOBS, training_job(uid="a-new-rex"))
