@@ -181,7 +181,10 @@ class Samples(Record):
     every_steps: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Draw at step 0, every so many steps, and at the end. Left out: a quarter of the steps."""
     prompts: Annotated[tuple[Prompt, ...], Field(max_length=16)] = ()
-    """Prompts of your own, drawn beside each subject's prompt with its token and without."""
+    """Prompts of your own, drawn before each subject's prompt with its token and without. The first picture of the
+    last step becomes the model's card in web UIs."""
+    guidance: Annotated[float, Field(ge=1, le=30)] = 7.5
+    """How strongly pictures follow their prompt (classifier-free guidance), class pictures included. 7.5 is usual."""
 
 
 class Checkpoints(Record):

@@ -44,6 +44,7 @@ class RunConfig:
     resolution: int
     sample_steps: tuple[int, ...]  # optimizer steps after which pictures are drawn; 0 and the last are among them
     sample_prompts: tuple[str, ...]
+    guidance: float
     checkpoint_every_steps: int | None
     checkpoint_every_seconds: int | None
     resolved: Mapping[str, Value]  # by the field's path in the spec
@@ -72,6 +73,7 @@ def resolve(spec: TrainingJobSpec, family: FamilyRow, resolution: int, pictures:
         resolution=resolution,
         sample_steps=sample_steps(int(str(steps.value)), spec.samples.every_steps),
         sample_prompts=sample_prompts(spec),
+        guidance=spec.samples.guidance,
         checkpoint_every_steps=every_steps,
         checkpoint_every_seconds=every_seconds,
         resolved={
@@ -92,9 +94,9 @@ def sample_steps(steps: int, every_steps: int | None) -> tuple[int, ...]:
 
 
 def sample_prompts(spec: TrainingJobSpec) -> tuple[str, ...]:
-    """Each subject with its word and without it, then the user's own; each prompt once, in this order."""
-    pairs = [(s.prompt or instance_prompt(s.token, s.class_name), class_prompt(s.class_name)) for s in spec.subjects]
-    return tuple(dict.fromkeys([prompt for pair in pairs for prompt in pair] + list(spec.samples.prompts)))
+    """The user's own, then each subject with its word and without it; each prompt once, in this order."""
+    pairs = [(prompt_of(subject), class_prompt(subject.class_name)) for subject in spec.subjects]
+    return tuple(dict.fromkeys([*spec.samples.prompts, *(prompt for pair in pairs for prompt in pair)]))
 
 
 def prompt_of(subject: Subject) -> str:

@@ -101,7 +101,8 @@ def draw_class_pictures(
         numbers = range(start, min(start + CLASS_PICTURES_AT_ONCE, count))
         pictures = draw(
             family, model, [class_prompt(class_name)] * len(numbers), [seed + n for n in numbers],
-            size_px=config.resolution, precision_name=config.training.precision, batch_size=CLASS_PICTURES_AT_ONCE,
+            size_px=config.resolution, guidance=config.guidance,
+            precision_name=config.training.precision, batch_size=CLASS_PICTURES_AT_ONCE,
         )  # fmt: skip
         drawn += [np.asarray(picture) for picture in pictures]
     return drawn

@@ -110,7 +110,7 @@ class _Run:
         seeds = [config.training.seed + number for number in range(len(prompts))]
         pictures = draw(
             self._loaded.family, self._loaded.model, prompts, seeds,
-            size_px=config.resolution, precision_name=config.training.precision,
+            size_px=config.resolution, guidance=config.guidance, precision_name=config.training.precision,
         )  # fmt: skip
         for number, picture in enumerate(pictures):
             self._journal.keep(self._state.step, number, picture)

@@ -54,7 +54,7 @@ def test_pictures_are_drawn_at_the_start_on_the_way_and_at_the_end(
 
 def test_each_subject_is_drawn_with_its_word_and_without() -> None:
     prompts = resolved(samples={"prompts": ["sks dog on the moon", "a photo of a dog"]}).sample_prompts
-    assert prompts == ("a photo of a sks dog", "a photo of a dog", "sks dog on the moon")
+    assert prompts == ("sks dog on the moon", "a photo of a dog", "a photo of a sks dog")
 
 
 def test_checkpoints_are_due_by_time_unless_steps_were_asked_for() -> None:
