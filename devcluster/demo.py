@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ def up(folder: Path) -> None:
     else:
         _prepare(running, job)
         running.kube.create(_path(), job)
-        print(f"Applied {MANIFEST.relative_to(REPOSITORY)} with runtime.gpu.count: 0; nothing else was changed.")
+        print(f"Applied {_short(MANIFEST)} with runtime.gpu.count: 0; nothing else was changed.")
     status = _follow(running, job)
     if _condition(status, "Succeeded") != "True":
         raise DemoFailed(_what_failed(running, status))
@@ -141,6 +142,7 @@ def _download(running: Running, job: Object) -> Shown:
     """The result as its manifest lists it."""
     output, client = job["spec"]["output"]["uri"].rstrip("/"), running.s3.client()
     folder = Path(running.folder) / "result"
+    shutil.rmtree(folder, ignore_errors=True)
     s3.download(client, f"{output}/manifest.json", folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     attempt = f"{output}/{manifest['attempt']}"
@@ -175,7 +177,7 @@ Look around:
 
 Your own pictures (5 to 20 of one thing; the toy base draws at 64 pixels, a real one on a GPU at 512 and more):
   {python} -m devcluster s3 cp FOLDER s3://photos/mine/
-  kubectl apply -f {_short(_your_own(running))}
+  kubectl apply -f {_short(_your_own(running))}    # say in it of which class your thing is
   kubectl get dbj -w
 
 `make demo` runs it again, `make demo-down` ends it.

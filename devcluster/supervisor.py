@@ -109,7 +109,7 @@ def _launch(folder: Path) -> Running:
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         with (folder / "logs" / "supervisor.log").open("wb") as log:
-            daemon = subprocess.Popen(
+            subprocess.run(
                 [sys.executable, "-m", "devcluster.supervisor", folder],
                 pass_fds=[lock],  # the lock is the daemon's as soon as there is one
                 stdin=subprocess.DEVNULL,
@@ -117,10 +117,11 @@ def _launch(folder: Path) -> Running:
                 stderr=log,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
                 start_new_session=True,
+                check=True,
             )
     finally:
         os.close(lock)
-    wait_until(lambda: _ready_file(folder).exists() or daemon.poll() is not None, "the cluster", START_SECONDS)
+    wait_until(lambda: _ready_file(folder).exists() or not _owned(folder), "the cluster", START_SECONDS)
     running = Running.read(folder)
     if running is None:
         tail = (folder / "logs" / "supervisor.log").read_text(errors="replace")[-1500:]
@@ -226,4 +227,6 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    if os.fork():
+        os._exit(0)  # the daemon is nobody's child
     _run_daemon(Path(sys.argv[1]))
