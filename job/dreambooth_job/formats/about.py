@@ -40,7 +40,7 @@ class About:
     class_pictures: int
     started_unix: int  # seconds
     finished_unix: int
-    lineage: Mapping[str, str] = field(default_factory=dict)  # uid, run, dataset_digest, ...: written as tj.<key>
+    lineage: Mapping[str, str] = field(default_factory=dict)  # uid, run, dataset_digest, ...: written as dreambooth.<key>
     thumbnail_jpeg: bytes | None = None  # 256 x 256
 
 
@@ -125,4 +125,4 @@ def _modelspec(about: About, architecture: str) -> dict[str, str]:
 
 
 def _lineage(about: About) -> dict[str, str]:
-    return {f"tj.{key}": value for key, value in about.lineage.items()}
+    return {f"dreambooth.{key}": value for key, value in about.lineage.items()}
