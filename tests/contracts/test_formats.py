@@ -117,7 +117,7 @@ def test_the_adapter_file_tells_its_true_alpha_and_no_caption(lora_run):
     assert (words["ss_network_dim"], words["ss_network_alpha"]) == ("4", "8.0")
     assert json.loads(words["ss_network_args"]) == {"conv_dim": "2", "conv_alpha": "1.0"}
     assert words["modelspec.architecture"] == "stable-diffusion-v1/lora"
-    assert words["tj.uid"] == "u-1"
+    assert words["dreambooth.uid"] == "u-1"
     assert "ss_tag_frequency" not in words
     assert all(name.startswith(("lora_unet_", "lora_te_")) for name in names)
 
