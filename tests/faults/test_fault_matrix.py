@@ -134,11 +134,11 @@ def test_a_part_resumes_at_its_offset(faulty: Faulty, tmp_path: Path) -> None:
 
     store.bucket.connection.client.meta.events.register("before-send.s3.GetObject", note)
     info = store.head("in/photo.webp")
-    faulty.proxy.add(cut(700_000, reset=False), method="GET", key="in/*")
+    faulty.proxy.add(cut(50, reset=False), method="GET", key="in/*")  # every part is longer
     store.get(info, tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == data
     starts = [int(wanted.removeprefix("bytes=").partition("-")[0]) % MIB for wanted in ranges]
-    assert [start for start in starts if start] == [700_000]
+    assert [start for start in starts if start] == [50]
     assert pins == {info.etag}
 
 
