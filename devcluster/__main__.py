@@ -9,9 +9,12 @@ s3 cp s3://BUCKET/PREFIX FOLDER       download what lies below
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from devcluster import supervisor
 from devcluster.processes import DidNotStart
@@ -23,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options) or 0)
-    except (DidNotStart, ToolchainError) as error:
+    except (DidNotStart, ToolchainError, ValueError, OSError, BotoCoreError, ClientError) as error:
         print(error, file=sys.stderr)
         return 1
 
@@ -47,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _up(options: argparse.Namespace) -> None:
     running = supervisor.up(options.state, say_on_stderr)
-    print(f"export KUBECONFIG={running.kubeconfig}")
+    print(f"export KUBECONFIG={shlex.quote(str(running.kubeconfig))}")
 
 
 def _down(options: argparse.Namespace) -> None:
@@ -60,7 +63,7 @@ def _status(options: argparse.Namespace) -> int:
         print(f"no cluster in {options.state}")
         return 1
     print(f"{'running' if running.healthy() else 'broken'}: {running.server}, {running.s3.endpoint}")
-    print(f"export KUBECONFIG={running.kubeconfig}")
+    print(f"export KUBECONFIG={shlex.quote(str(running.kubeconfig))}")
     return 0
 
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import urllib3
@@ -134,7 +135,7 @@ class Agent:
         with self._lock:
             del self._pods[runner.uid]
             self._ended.add(runner.uid)
-        self._finish_deletion(runner.latest)
+        _persistently(lambda: self._finish_deletion(runner.latest))
 
     def _container_runs(self, uid: str, container: str, restarts: int) -> bool:
         with self._lock:
@@ -173,8 +174,20 @@ class Agent:
                 self._pods[uid].gone()
 
     def _forget_all_but(self, uids: set[str]) -> None:
-        for uid in (set(self._pods) | self._ended) - uids:
+        with self._lock:
+            gone = (set(self._pods) | self._ended) - uids
+        for uid in gone:
             self._forget(uid)
+
+
+def _persistently(act: Callable[[], None]) -> None:
+    """Until the API server has taken it: nobody else would do it."""
+    while True:
+        try:
+            return act()
+        except (ApiError, urllib3.exceptions.HTTPError) as error:
+            say(f"{error}; trying again")
+            time.sleep(RETRY_SECONDS)
 
 
 def _lost(pod: Object) -> Object:

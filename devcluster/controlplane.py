@@ -50,10 +50,6 @@ class ControlPlane:
         """A certificate for a server that the API server calls, such as the node's log endpoint."""
         return self._authority.issue(name, hosts=hosts)
 
-    @property
-    def authority(self) -> Path:
-        return self._authority.certificate
-
     def _start(self, etcd_port: int, peer_port: int, api_port: int) -> None:
         self.server = f"https://{LOOPBACK}:{api_port}"
         etcd = self._run("etcd", self._tools.etcd, _etcd_flags(self._folder, self._serving, etcd_port, peer_port))
@@ -75,7 +71,7 @@ class ControlPlane:
 
     def _ready(self) -> bool:
         try:
-            return self.admin.get("/readyz")["text"] == "ok"
+            return bool(self.admin.get("/readyz")["text"] == "ok")
         except (ApiError, urllib3.exceptions.HTTPError):
             return False
 

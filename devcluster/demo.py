@@ -27,6 +27,7 @@ from devcluster.processes import DidNotStart
 from devcluster.progress import Ticker, duration, line
 from devcluster.supervisor import Running
 from devcluster.toolchain import ToolchainError, cache_dir
+from dreambooth_api import names
 
 REPOSITORY = Path(__file__).parents[1]
 MANIFEST = REPOSITORY / "examples" / "01-minimal.yaml"
@@ -200,7 +201,7 @@ def _short(path: Path) -> str:
 
 
 def _path(job: Object | None = None) -> str:
-    path = f"/apis/dreambooth.dev/v1alpha1/namespaces/{NAMESPACE}/trainingjobs"
+    path = f"/apis/{names.API_VERSION}/namespaces/{NAMESPACE}/{names.PLURAL}"
     return f"{path}/{job['metadata']['name']}" if job else path
 
 

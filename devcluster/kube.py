@@ -5,6 +5,7 @@ The official client parses every object into generated classes and takes a secon
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,8 +60,6 @@ class Access:
 
 
 def _base64(path: Path) -> str:
-    import base64
-
     return base64.b64encode(path.read_bytes()).decode()
 
 

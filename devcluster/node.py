@@ -64,7 +64,7 @@ class ProcessNode:
 
     def start(self) -> None:
         """Returns when the scheduler may use the node. Raises DidNotStart."""
-        command = [sys.executable, "-m", "devcluster.agent", self._settings]
+        command = [sys.executable, "-m", "devcluster.agent", str(self._settings)]
         env = {"PATH": os.defpath, "PYTHONPATH": str(Path(__file__).parents[1])}
         self.program = start(f"node-{self.name}", command, self._folder / "logs", env=env)
         self.program.wait_until(self._ready, START_SECONDS)

@@ -169,7 +169,8 @@ class Pod:
                 container.state.waiting_reason, container.state.waiting_message = reason, message
 
     def _restarts(self, container: Container) -> bool:
-        policy, ending = self.latest["spec"].get("restartPolicy", "Always"), container.state.ending
+        """Whether the pod's policy starts a container again that has ended; an init container's success is final."""
+        policy, ending = str(self.latest["spec"].get("restartPolicy", "Always")), container.state.ending
         if container in self._init:
             return policy != "Never"
         return policy == "Always" or (policy == "OnFailure" and ending is not None and ending.exit_code != 0)

@@ -112,7 +112,7 @@ def phase(facts: PodFacts) -> str:
 
 def status(facts: PodFacts) -> Object:
     """The part of `status` that is the node's; conditions merge with those of others by their type."""
-    result = {
+    result: Object = {
         "phase": phase(facts),
         "startTime": facts.start_time,
         "hostIP": NODE_ADDRESS,

@@ -57,16 +57,14 @@ class Identity:
 
     @classmethod
     def read(cls, path: Path) -> Identity | None:
-        """From a file written by `write`; None when it is missing or half-written."""
+        """From a file with `to_json` in it; None when it is missing or half-written."""
         try:
             return cls(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
             return None
 
-    def write(self, path: Path) -> None:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(asdict(self)))
-        temporary.rename(path)
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
 
     def alive(self) -> bool:
         return Identity.of(self.pid) == self

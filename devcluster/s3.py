@@ -6,8 +6,7 @@ Metadata lies in a side folder, not in extended attributes, so any file system w
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,10 +81,6 @@ class S3Server:
         finally:
             self.start()
 
-    def away_for(self, seconds: float) -> None:
-        with self.away():
-            time.sleep(seconds)
-
     def _start(self, port: int) -> None:
         # Credentials go by the environment: a command line can be read by every user of the machine.
         env = _minimal_env() | {"ROOT_ACCESS_KEY": self._access_key, "ROOT_SECRET_KEY": self._secret_key}
@@ -95,7 +90,7 @@ class S3Server:
         self.program.wait_until(lambda: port_answers(port), START_SECONDS)
 
 
-def _minimal_env() -> Mapping[str, str]:
+def _minimal_env() -> dict[str, str]:
     return {"PATH": "/usr/bin:/bin"}
 
 

@@ -26,22 +26,26 @@ _WAITED_FOR = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, KILL_ALL}
 
 def main(parent_pid: int, command: list[str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    prctl(_PR_SET_PDEATHSIG, int(KILL_ALL), 0, 0, 0)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(_PR_SET_PDEATHSIG, KILL_ALL)
     if os.getppid() != parent_pid:  # it died before it could be watched
         return 128 + signal.SIGKILL
     shim_pid = os.getpid()
     child = os.fork()
     if child == 0:
-        _become(command, shim_pid, prctl)
+        _become(command, shim_pid)
     return _supervise(child)
 
 
-def _become(command, shim_pid, prctl):
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, int(value), 0, 0, 0)
+
+
+def _become(command: list[str], shim_pid: int) -> None:
+    """Never returns: this process is the command from here on, or ends."""
     try:
         os.setsid()
-        prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != shim_pid:
             os._exit(CANNOT_START)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these; a program expects the default
@@ -54,7 +58,7 @@ def _become(command, shim_pid, prctl):
         os._exit(CANNOT_START)
 
 
-def _supervise(child):
+def _supervise(child: int) -> int:
     """Waits for the command and reaps orphans; returns the exit code."""
     while True:
         received = signal.sigwait(_WAITED_FOR)
@@ -69,7 +73,7 @@ def _supervise(child):
             return code
 
 
-def _reap(child):
+def _reap(child: int) -> int | None:
     """Collects whoever has ended; the command's exit code when it is among them."""
     code = None
     while True:
@@ -84,7 +88,7 @@ def _reap(child):
             code = result if result >= 0 else 128 - result
 
 
-def _kill_descendants():
+def _kill_descendants() -> None:
     """Kills children until none is left: the orphans of those killed come to us, and are killed next."""
     while children := _children(os.getpid()):
         for pid in children:
@@ -93,7 +97,7 @@ def _kill_descendants():
             os.waitpid(pid, 0)
 
 
-def _children(parent_pid):
+def _children(parent_pid: int) -> list[int]:
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():

@@ -196,7 +196,7 @@ def _run_daemon(folder: Path) -> None:
     signal.signal(signal.SIGTERM, _leave)
     identity = Identity.of(os.getpid())
     assert identity, "a living process finds itself in /proc"
-    _owner_file(folder).write_text(json.dumps(asdict(identity)))  # in place: the lock is on this very file
+    _owner_file(folder).write_text(identity.to_json())  # in place: the lock is on this very file
     from dreambooth_api.crd import crd
 
     with Cluster(folder) as cluster:
@@ -216,7 +216,10 @@ def _watch(cluster: Cluster, operator: OperatorProcess) -> None:
     while not (ended := cluster.ended()):
         if operator.program and operator.program.process.poll() is not None:
             print(f"operator ended with exit code {operator.program.process.returncode}; starting it again", flush=True)
-            operator.start()
+            try:
+                operator.start()
+            except DidNotStart as error:
+                print(error, flush=True)
         time.sleep(WATCH_SECONDS)
     print(f"{ended} ended; ending the cluster", flush=True)
 

@@ -87,7 +87,7 @@ def test_a_reused_process_number_is_not_the_same_process():
 
 def test_an_identity_survives_its_file(tmp_path):
     mine = Identity.of(os.getpid())
-    mine.write(tmp_path / "owner")
+    (tmp_path / "owner").write_text(mine.to_json())
     assert Identity.read(tmp_path / "owner") == mine
 
 
