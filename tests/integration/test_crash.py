@@ -347,7 +347,7 @@ def test_the_end_is_the_same_wherever_the_operator_dies(
     with capsys.disabled():
         print(f"\n{story.__name__}: {tried} crash points ({', '.join(golden.calls)})")
     assert different == {}
-    assert tried >= len(points) - 4  # a telling may need a call less, when two changes were seen as one
+    assert tried >= 0.75 * len(points)  # a telling needs fewer calls when two changes were seen as one
 
 
 def _differences(golden: list[Any], seen: list[Any]) -> list[Any]:
