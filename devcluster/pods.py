@@ -84,6 +84,7 @@ class Pod:
         except (ApiError, urllib3.exceptions.HTTPError) as error:
             self._log(f"{self._path}: {error}; trying again")
             time.sleep(RETRY_SECONDS)
+            self._wake_up()
             return False
 
     def _sync(self) -> bool:
