@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from tests.faults.proxy import (
 from tests.faults.servers import Faulty
 
 EVER = float("inf")
-SIZE = 2 * MIB + 77
+SIZE = 2 * MIB + 700_000  # three parts, and the last is long enough for every fault below
 LARGE = 5 * MIB + 77  # two parts
 
 # name: (action, how many requests meet it)
@@ -255,7 +256,12 @@ def test_the_store_may_be_away_for_a_while(faulty: Faulty, tmp_path: Path) -> No
     """The real server is killed in the middle of a transfer and comes back on its port."""
     data, store = _given(faulty), faulty.store(budget_seconds=60)
     info = store.head("in/photo.webp")
-    away = threading.Thread(target=faulty.bucket.server.away_for, args=(1.0,))
+
+    def be_away() -> None:
+        with faulty.bucket.server.away():
+            time.sleep(1)
+
+    away = threading.Thread(target=be_away)
     faulty.proxy.add(then(away.start), method="GET", key="in/*", first=2)
     store.get(info, tmp_path / "back")
     away.join()
