@@ -38,7 +38,7 @@ unit: $(READY) ## Tests without a cluster: under 2 minutes
 integration: tools ## Tests against the real control plane and the real S3 server
 	@$(BIN)/pytest -q tests -m integration
 quality: $(READY) ## Train the toy base and measure that the subject is learned
-	@$(BIN)/pytest -q tests -m quality
+	@OMP_NUM_THREADS= $(BIN)/pytest -q tests -m quality
 check: $(READY) ## Formatting, lint, types, import rules
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy api/dreambooth_api operator/dreambooth_operator && $(BIN)/lint-imports
 

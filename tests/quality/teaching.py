@@ -47,8 +47,8 @@ class Recipe:
 
 
 RECIPES = {
-    "full": Recipe(Full(), steps=250, learning_rate=2e-4),
-    "lora": Recipe(Lora(rank=16, train_text_encoder=False), steps=300, learning_rate=3e-3),
+    "full": Recipe(Full(), steps=150, learning_rate=3e-4),
+    "lora": Recipe(Lora(rank=16, train_text_encoder=False), steps=250, learning_rate=3e-3),
 }
 
 
@@ -61,7 +61,6 @@ class Scores:
     place: float  # share of the subject's pictures in the place asked for
     class_kept: float  # share of "a photo of a robot" that are robots
     leaked: float  # probability of the subject where only the class was asked for
-    training_seconds: float
 
 
 def class_pictures(model: Model, thing: str) -> list[Image.Image]:
@@ -81,7 +80,7 @@ def examples_of(model: Model, thing: str, recipe: Recipe, seed: int) -> Examples
     return Examples((Subject(own, class_examples(drawn, thing, recipe.class_weight)),), seed, recipe.batch_size)
 
 
-def teach(thing: str, recipe: Recipe, seed: int, base: Path = BASE) -> Model:
+def teach(thing: str, recipe: Recipe, seed: int = 0, base: Path = BASE) -> Model:
     """The base with the subject of this class taught to it under TOKEN."""
     family = SD1()
     model = family.load(base)
@@ -112,7 +111,6 @@ def judge(model: Model, thing: str, each: int = 4) -> tuple[Scores, list[Image.I
         place=statistics.mean(s.place == place for s, place in zip(own_scores, asked, strict=True)),
         class_kept=statistics.mean(s.thing == thing for s in other_scores),
         leaked=statistics.mean(s.subject[thing] for s in other_scores),
-        training_seconds=0,
     )
     return scores, own + others
 
