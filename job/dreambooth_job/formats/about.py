@@ -40,7 +40,9 @@ class About:
     class_pictures: int
     started_unix: int  # seconds
     finished_unix: int
-    lineage: Mapping[str, str] = field(default_factory=dict)  # uid, run, dataset_digest, ...: written as dreambooth.<key>
+    lineage: Mapping[str, str] = field(
+        default_factory=dict
+    )  # uid, run, dataset_digest, ...: written as dreambooth.<key>
     thumbnail_jpeg: bytes | None = None  # 256 x 256
 
 

@@ -37,6 +37,12 @@ def part_bytes(size_bytes: int, smallest: int = 16 * MIB) -> int:
 
 
 @dataclass(frozen=True)
+class Sent:
+    proof: Mapping[str, str]  # by their names in a HEAD answer
+    etag: str | None  # None when the reply was lost
+
+
+@dataclass(frozen=True)
 class Upload:
     bucket: Bucket
     key: str
@@ -74,24 +80,29 @@ class Upload:
     def target(self) -> dict[str, str]:
         return {"Bucket": self.bucket.name, "Key": self.key}
 
-    def _put(self) -> dict[str, str]:
-        sent = self.proof.single(self.path)
+    def _put(self) -> Sent:
+        proof = self.proof.single(self.path)
 
-        def put(cancelled: threading.Event) -> None:
-            self.bucket.send_here("write", self.key, lambda client: self._put_once(client, sent, cancelled))
+        def put(cancelled: threading.Event) -> str:
+            return self.bucket.send_here("write", self.key, lambda client: self._put_once(client, proof, cancelled))
 
-        try:
-            list(in_order([put], 1, self.bucket.retrying.stop))
-        except ConditionLost:
-            if not self.stands():
-                raise
-        return sent
+        return self.settled(proof, lambda: next(in_order([put], 1, self.bucket.retrying.stop)))
 
-    def _put_once(self, client: Any, sent: Mapping[str, str], cancelled: threading.Event) -> None:
+    def _put_once(self, client: Any, proof: Mapping[str, str], cancelled: threading.Event) -> str:
+        request = {**self.target, "Metadata": {TOKEN: self.token}, **proof, **self.condition}
         with Slice(self.path, 0, self.size_bytes, self.window_seconds, cancelled) as body:
-            client.put_object(**self.target, Body=body, Metadata={TOKEN: self.token}, **sent, **self.condition)
+            return client.put_object(**request, Body=body)["ETag"]
 
-    def stands(self) -> bool:
+    def settled(self, proof: Mapping[str, str], commit: Callable[[], str]) -> Sent:
+        """What `commit` has written; a refusal may mean that an earlier try succeeded and its reply was lost."""
+        try:
+            return Sent(proof, commit())
+        except (UploadLost, ConditionLost):
+            if not self._stands():
+                raise
+            return Sent(proof, None)
+
+    def _stands(self) -> bool:
         """Whether the object under our key is the one this upload wrote: its commit succeeded, the reply was lost."""
         try:
             return self._is_ours(self._head())
@@ -106,19 +117,19 @@ class Upload:
     def _is_ours(self, head: Mapping[str, Any]) -> bool:
         return head["Metadata"].get(TOKEN) == self.token and head["ContentLength"] == self.size_bytes
 
-    def _confirm(self, sent: Mapping[str, str]) -> ObjectInfo:
+    def _confirm(self, sent: Sent) -> ObjectInfo:
         """What the store now holds is what was sent, as far as the store can tell; some keep no metadata."""
         head = self._head()
-        if head["Metadata"].get(TOKEN, self.token) != self.token:
-            raise ConditionLost(f"{self.key} was overwritten by another writer")
-        if head["ContentLength"] != self.size_bytes or not self._same_bytes(head, sent):
+        if head["Metadata"].get(TOKEN, self.token) != self.token or head["ETag"] != (sent.etag or head["ETag"]):
+            raise ConditionLost(f"{self.key.rpartition('/')[2]} was overwritten by another writer")
+        if head["ContentLength"] != self.size_bytes or not self._same_bytes(head, sent.proof):
             raise UploadLost
         return ObjectInfo(self.key, self.size_bytes, head["ETag"])
 
-    def _same_bytes(self, head: Mapping[str, Any], sent: Mapping[str, str]) -> bool:
+    def _same_bytes(self, head: Mapping[str, Any], proof: Mapping[str, str]) -> bool:
         """Where the store keeps no checksum its ETag may still be an MD5."""
-        if kept := sent.keys() & head.keys():
-            return all(head[name] == sent[name] for name in kept)
+        if kept := proof.keys() & head.keys():
+            return all(head[name] == proof[name] for name in kept)
         known = expected(head, None, lambda: self.part_bytes)
         return known is None or not known.exact or file_digest(self.path, known.start) == known.value
 
@@ -130,17 +141,16 @@ _UploadedPart = tuple[dict[str, Any], PartProof]  # its line in the commit, and 
 class Multipart:
     upload: Upload
 
-    def run(self) -> dict[str, str]:
-        """The checksum of the whole object, which the store compared with the parts it holds."""
+    def run(self) -> Sent:
         upload_id = self._create()
         try:
             parts = list(in_order(self._tasks(upload_id), self.upload.width, self.upload.bucket.retrying.stop))
             whole = self.upload.proof.whole([proof for _, proof in parts])
-            self._complete(upload_id, [listed | proof.listed for listed, proof in parts], whole)
+            lines = [listed | proof.listed for listed, proof in parts]
+            return self.upload.settled(whole, lambda: self._complete(upload_id, lines, whole))
         except BaseException:
             self._abort(upload_id)
             raise
-        return whole
 
     def _create(self) -> str:
         request = {**self.upload.target, "Metadata": {TOKEN: self.upload.token}, **self.upload.proof.creation}
@@ -170,18 +180,14 @@ class Multipart:
             answer = self.upload.bucket.send_here("write", self.upload.key, send)
         return {"PartNumber": number, "ETag": answer["ETag"]}, proof
 
-    def _complete(self, upload_id: str, parts: list[dict[str, Any]], whole: dict[str, str]) -> None:
-        request = {**self.upload.target, "UploadId": upload_id, "MultipartUpload": {"Parts": parts}}
+    def _complete(self, upload_id: str, lines: list[dict[str, Any]], whole: Mapping[str, str]) -> str:
+        request = {**self.upload.target, "UploadId": upload_id, "MultipartUpload": {"Parts": lines}}
 
-        def send(client: Any) -> None:
+        def send(client: Any) -> str:
             with _lost_uploads_named(client):
-                client.complete_multipart_upload(**request, **whole, **self.upload.condition)
+                return client.complete_multipart_upload(**request, **whole, **self.upload.condition)["ETag"]
 
-        try:
-            self.upload.bucket.send("write", self.upload.key, send)
-        except (UploadLost, ConditionLost):
-            if not self.upload.stands():
-                raise
+        return self.upload.bucket.send("write", self.upload.key, send)
 
     def _abort(self, upload_id: str) -> None:
         """Best effort, and less than a second when told to stop; `abort_uploads` finds what is left."""
