@@ -39,7 +39,7 @@ def part_bytes(size_bytes: int, smallest: int = 16 * MIB) -> int:
 @dataclass(frozen=True)
 class Sent:
     proof: Mapping[str, str]  # by their names in a HEAD answer
-    etag: str | None  # None when the reply was lost
+    etag: str | None  # None when the reply was lost, or is not to be trusted: some stores rename a multipart object's
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Upload:
         with Slice(self.path, 0, self.size_bytes, self.window_seconds, cancelled) as body:
             return client.put_object(**request, Body=body)["ETag"]
 
-    def settled(self, proof: Mapping[str, str], commit: Callable[[], str]) -> Sent:
+    def settled(self, proof: Mapping[str, str], commit: Callable[[], str | None]) -> Sent:
         """What `commit` has written; a refusal may mean that an earlier try succeeded and its reply was lost."""
         try:
             return Sent(proof, commit())
@@ -180,14 +180,14 @@ class Multipart:
             answer = self.upload.bucket.send_here("write", self.upload.key, send)
         return {"PartNumber": number, "ETag": answer["ETag"]}, proof
 
-    def _complete(self, upload_id: str, lines: list[dict[str, Any]], whole: Mapping[str, str]) -> str:
+    def _complete(self, upload_id: str, lines: list[dict[str, Any]], whole: Mapping[str, str]) -> None:
         request = {**self.upload.target, "UploadId": upload_id, "MultipartUpload": {"Parts": lines}}
 
-        def send(client: Any) -> str:
+        def send(client: Any) -> None:
             with _lost_uploads_named(client):
-                return client.complete_multipart_upload(**request, **whole, **self.upload.condition)["ETag"]
+                client.complete_multipart_upload(**request, **whole, **self.upload.condition)
 
-        return self.upload.bucket.send("write", self.upload.key, send)
+        self.upload.bucket.send("write", self.upload.key, send)
 
     def _abort(self, upload_id: str) -> None:
         """Best effort, and less than a second when told to stop; `abort_uploads` finds what is left."""
