@@ -6,6 +6,7 @@ import hashlib
 import json
 import signal
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,3 +143,27 @@ def test_log_holds_no_key_caption_or_secret(jobs: JobBucket) -> None:
 def test_gpu_that_is_not_there_is_told(jobs: JobBucket) -> None:
     outcome = jobs.start(jobs.spec(runtime={})).end()
     assert outcome.reason == "DeviceUnavailable"
+
+
+def test_two_subjects_from_a_zip_and_a_prefix_with_given_and_drawn_class_pictures(jobs: JobBucket) -> None:
+    uri = f"s3://{jobs.bucket.name}"
+    archive = jobs.folder / "mug.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        for number, path in enumerate(sorted((jobs.folder / "photos").iterdir())):
+            made.write(path, f"10_mug/{number}.png")
+            made.writestr(f"10_mug/{number}.txt", "zwx mug on a table")
+        made.writestr("__MACOSX/._0.png", b"not a picture")
+    jobs.bucket.client.upload_file(str(archive), jobs.bucket.name, "mug.zip")
+    jobs.upload(jobs.folder / "photos", "dogs/")
+    spec = jobs.spec(method={"full": {"trainTextEncoder": True}}, training={"steps": 3, "batchSize": 2})
+    spec["subjects"] = [
+        {**spec["subjects"][0], "classImages": {"uri": f"{uri}/dogs/"}},
+        {"token": "zwx", "className": "mug", "images": {"uri": f"{uri}/mug.zip", "captions": "sidecar"},
+         "classImages": {"generate": 2}},
+    ]  # fmt: skip
+    assert jobs.start(spec).end().reason == "Completed"
+    manifest = Manifest.model_validate_json(jobs.read("out/manifest.json"))
+    assert set(manifest.inputs) == {"baseModel.uri", "subjects[0].images", "subjects[0].classImages",
+                                    "subjects[1].images"}  # fmt: skip
+    samples = {file.path.rsplit("/", 1)[1] for file in manifest.files if "/samples/" in file.path}
+    assert {f"step-000003-{prompt}.png" for prompt in range(4)} <= samples
