@@ -47,7 +47,7 @@ class Recipe:
 
 
 RECIPES = {
-    "full": Recipe(Full(), steps=150, learning_rate=3e-4),
+    "full": Recipe(Full(), steps=200, learning_rate=3e-4),
     "lora": Recipe(Lora(rank=16, train_text_encoder=False), steps=250, learning_rate=3e-3),
 }
 
