@@ -3,6 +3,7 @@ CACHE ?= $(CURDIR)/.cache
 export DREAMBOOTH_CACHE := $(CACHE)
 export PYTHONPATH := $(CURDIR)/api:$(CURDIR)/operator:$(CURDIR)/job:$(CURDIR)
 export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
 PYTHON ?= python3
 VENV := $(CACHE)/venv
 BIN := $(VENV)/bin

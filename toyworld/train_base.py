@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the finished base")
     parser.add_argument("--work", type=Path, default=Path(".cache/toyworld"), help="state of an interrupted run")
     parser.add_argument("--vae-steps", type=int, default=2000)
-    parser.add_argument("--steps", type=int, default=8000, help="steps of the denoiser")
+    parser.add_argument("--steps", type=int, default=4800, help="steps of the denoiser")
     parser.add_argument("--pictures", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processor cores to use")

@@ -78,14 +78,15 @@ class ProgressReporter:
         self._changed.set()
 
     def _push(self) -> None:
-        failing = False
+        sent, failing = -1, False  # the operator refuses a sequence that does not rise
         while True:
             self._changed.wait()
             self._changed.clear()
+            newest = self._newest
             try:
-                assert self._send is not None
-                self._send(self._newest)
-                failing = False
+                if newest.sequence > sent and self._send is not None:
+                    self._send(newest)
+                sent, failing = newest.sequence, False
             except OSError as error:  # URLError and HTTPError are OSErrors
                 if not failing:
                     log.warning("progress_not_delivered", error=type(error).__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,6 +22,14 @@ def test_newest_record_is_sent_and_those_between_are_dropped() -> None:
     assert sent[-1].step == 99
     assert len(sent) <= 3
     assert [p.sequence for p in sent] == sorted({p.sequence for p in sent})
+
+
+def test_record_that_was_delivered_is_not_sent_again_at_the_end() -> None:
+    sent: list[Progress] = []
+    with ProgressReporter(sent.append, period_seconds=0.01) as reporter:
+        reporter.update(stage=Stage.PUBLISH)
+        time.sleep(0.1)
+    assert len([p for p in sent if p.stage is Stage.PUBLISH]) == 1
 
 
 def test_operator_that_is_away_costs_nothing() -> None:
