@@ -62,6 +62,7 @@ def test_nothing_is_lost_or_doubled_under_kill_minus_nine(kit: Kit, capsys: pyte
         names = ("good", "bad", "paused")
         for name in names:
             kit.apply(name)
+        killer.again()
         for name in names:
             eventually(
                 f"{name} is seen",
