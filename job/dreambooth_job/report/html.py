@@ -106,7 +106,7 @@ def summary(report: Report) -> str:
         window = mean_window(len(report.losses))
         mean = moving_mean([loss for _, loss in report.losses], window)
         said += (
-            f". Mean loss of the first {window} steps {mean[window - 1]:.3g}, of the last {window} steps {mean[-1]:.3g}"
+            f". Mean loss of the first tenth of the training {mean[window - 1]:.3g}, of the last tenth {mean[-1]:.3g}"
         )
     return said + "."
 

@@ -29,11 +29,11 @@ def loss_svg(losses: Sequence[tuple[int, float]]) -> str:
     plot = _Plot(finite[0][0], finite[-1][0], max(loss for _, loss in finite))
     smooth = [(step, value) for (step, _), value in zip(finite, mean, strict=True)]
     ends = f"from {mean[window - 1]:.3g} to {mean[-1]:.3g}"
-    said = f"Training loss, steps {finite[0][0]} to {finite[-1][0]}: mean of {window} steps {ends}."
+    said = f"Training loss, steps {finite[0][0]} to {finite[-1][0]}: mean of {window} values {ends}."
     return _svg(said, [
         *plot.axes(), plot.line(_thinned(finite), 'stroke-opacity=".25"'),
         plot.line(_thinned(smooth), 'stroke-width="2.5"'),
-        f'<text x="{WIDTH - RIGHT}" y="{TOP + 12}" text-anchor="end">loss; strong line: mean of {window} steps</text>',
+        f'<text x="{WIDTH - RIGHT}" y="{TOP + 12}" text-anchor="end">loss; strong line: mean of {window} values</text>',
     ])  # fmt: skip
 
 

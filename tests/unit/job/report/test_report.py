@@ -113,7 +113,7 @@ def test_the_facts_of_the_run_are_there(report):
 def test_the_summary_states_measured_numbers_only(report):
     assert summary(report) == (
         "Learned sks (dog) with lora from 1 picture in 600 steps, 61 s of training. "
-        "Mean loss of the first 60 steps 1, of the last 60 steps 0.5."
+        "Mean loss of the first tenth of the training 1, of the last tenth 0.5."
     )
 
 
