@@ -29,7 +29,7 @@ tools: $(READY) ## Build the throw-away cluster's programs (about 4 min on 2 cor
 	@$(BIN)/python -m devcluster.toolchain
 
 demo: $(READY) ## Teach a subject on this machine: real control plane, S3 server, operator and job, in one go
-	@OMP_NUM_THREADS= $(BIN)/python -m devcluster.demo up
+	@env -u OMP_NUM_THREADS $(BIN)/python -m devcluster.demo up
 demo-down: ## End the demo and remove what it made
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m devcluster.demo down; fi
 
@@ -39,7 +39,7 @@ unit: $(READY) ## Tests without a cluster: under 2 minutes
 integration: tools ## Tests against the real control plane and the real S3 server
 	@$(BIN)/pytest -q tests -m integration
 quality: $(READY) ## Train the toy base and measure that the subject is learned
-	@OMP_NUM_THREADS= $(BIN)/pytest -q tests -m quality
+	@env -u OMP_NUM_THREADS $(BIN)/pytest -q tests -m quality
 check: $(READY) ## Formatting, lint, types, import rules
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy api/dreambooth_api operator/dreambooth_operator && $(BIN)/lint-imports
 
