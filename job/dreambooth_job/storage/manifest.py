@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from dreambooth_api.names import MANIFEST_FILE
 from dreambooth_job.contracts import Verification
 
-MANIFEST = "manifest.json"
+MANIFEST = MANIFEST_FILE
 _SEGMENT = re.compile(r"[A-Za-z0-9_.-]{1,255}")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 
+from dreambooth_api.names import CHECKPOINTS_FOLDER
 from dreambooth_job.contracts import ObjectStore
 from dreambooth_job.errors import OutputExists, StorageError
 from dreambooth_job.storage.digests import sha256_of
@@ -44,7 +45,7 @@ class Output:
 
     @property
     def checkpoints(self) -> str:
-        return f"{self.prefix}.checkpoints/{self.job_uid}/"
+        return f"{self.prefix}{CHECKPOINTS_FOLDER}/{self.job_uid}/"
 
 
 @dataclass(frozen=True)
