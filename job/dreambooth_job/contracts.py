@@ -2,6 +2,7 @@
 
 Pixels are float32 [B, 3, H, W] in [-1, 1]; latents are [B, C, h, w], already scaled; weights and losses are [B].
 A family knows no method and a method knows no family; the training loop, the formats and the stores know neither.
+Torch is named here and not imported: what fetches the inputs needs these protocols before torch is there.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
-Conditioning = Mapping[str, Tensor]  # named tensors [B, ...]; made and read by the family alone
+Conditioning = Mapping[str, "Tensor"]  # named tensors [B, ...]; made and read by the family alone
 
 
 class Objective(Protocol):
@@ -77,7 +79,7 @@ class Posterior:
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """Drawn on the generator's device, so that a CPU generator gives the same latents on every device."""
-        noise = torch.randn(self.mean.shape, generator=generator, device=generator.device, dtype=torch.float32)
+        noise = self.mean.new_empty(self.mean.shape, device=generator.device).float().normal_(generator=generator)
         return self.mean + self.std * noise.to(self.mean)
 
     def rows(self, indices: Sequence[int]) -> Posterior:

@@ -19,17 +19,13 @@ from dreambooth_api.names import ENV_CREDENTIALS, ENV_POD_UID, ENV_SCRATCH, atte
 from dreambooth_api.run import Run
 from dreambooth_api.spec import OverwritePolicy
 from dreambooth_api.status import Outcome, Result, Stage
-from dreambooth_job.families import FAMILIES
 from dreambooth_job.interruption import Interruption
 from dreambooth_job.journal import Journal
+from dreambooth_job.libraries import Libraries
 from dreambooth_job.progress import ProgressReporter
-from dreambooth_job.stages.export import export
 from dreambooth_job.stages.fetch import OpenStore, fetch
-from dreambooth_job.stages.load import load
 from dreambooth_job.stages.prepare import prepare
 from dreambooth_job.stages.publish import check_access, publish_result, result_of
-from dreambooth_job.stages.sample import sample
-from dreambooth_job.stages.train import train
 from dreambooth_job.storage.checkpoints import Checkpoints
 from dreambooth_job.storage.client import StorageSettings
 from dreambooth_job.storage.publish import Output
@@ -43,7 +39,7 @@ log = structlog.get_logger()
 def run_pipeline(run: Run, progress: ProgressReporter, interruption: Interruption) -> Outcome:
     """Raises JobError; whatever happens, nothing is published by halves and scratch is emptied by the caller."""
     spec, workspace, stages = run.spec, Workspace(Path(os.environ[ENV_SCRATCH])), Stages(progress, interruption)
-    stores = _stores(run, interruption)
+    libraries, stores = Libraries(), _stores(run, interruption)
     output = _output(run)
     store = stores(parse(spec.output.uri).bucket)
 
@@ -52,6 +48,14 @@ def run_pipeline(run: Run, progress: ProgressReporter, interruption: Interruptio
         if found.published is not None:  # an attempt before this one was killed after its last write
             return _completed(result_of(spec, found.published), resumed_from=None)
         inputs = fetch(spec, stores, workspace)
+    libraries.wait(interruption)
+    # What needs torch.
+    from dreambooth_job.families import FAMILIES
+    from dreambooth_job.stages.export import export
+    from dreambooth_job.stages.load import load
+    from dreambooth_job.stages.sample import sample
+    from dreambooth_job.stages.train import train
+
     with stages(Stage.PREPARE):
         resolution = spec.training.resolution or FAMILIES["sd1"].resolution_px(inputs.base, inputs.config)
         prepared = prepare(spec, inputs, resolution, workspace)

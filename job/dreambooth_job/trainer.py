@@ -1,6 +1,6 @@
 """The pod's second process: runs the pipeline and turns whatever happens into an Outcome, said through a pipe.
 
-Holds the job's only broad `except`. Torch is imported here and below, after the first progress report has left.
+Holds the job's only broad `except`. Torch is imported after the first progress report has left, beside the downloads (`libraries.py`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _attempt(progress: ProgressReporter, interruption: Interruption) -> Outcome:
     try:
         run = parse_run(os.environ[ENV_RUN])
         structlog.contextvars.bind_contextvars(job=f"{run.namespace}/{run.name}", run=run.run_index)
-        from dreambooth_job.pipeline import run_pipeline  # brings torch
+        from dreambooth_job.pipeline import run_pipeline  # brings boto3
 
         return run_pipeline(run, progress, interruption)
     except JobError as error:

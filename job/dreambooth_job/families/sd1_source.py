@@ -7,13 +7,14 @@ come through `weights.py`, and a base that is not SD1 is refused with words.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from dreambooth_job.base_files import FOLDERS, WEIGHT_NAMES
 from dreambooth_job.errors import BaseModelUnreadable, BaseModelUnsupported
 from dreambooth_job.families import clip_vocabulary, sd1_modules
 from dreambooth_job.families.sd1_layout import (
@@ -27,7 +28,6 @@ from dreambooth_job.families.sd1_layout import (
 )
 from dreambooth_job.families.weights import read_header, read_weights
 
-FOLDERS = {"denoiser": "unet", "vae": "vae", "text.0": "text_encoder"}
 SCHEDULER_CONFIG = {  # CompVis v1-inference.yaml, in diffusers' words
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -49,12 +49,6 @@ _OTHER_FAMILIES = {  # a tensor name that only this family has
     "double_blocks.": "FLUX",
     "lora_unet_": "a LoRA, which is no base",
 }
-_WEIGHT_NAMES = [
-    f"{stem}{variant}{suffix}"
-    for suffix in (".safetensors", ".bin")
-    for variant in ("", ".fp16")
-    for stem in ("diffusion_pytorch_model", "model", "pytorch_model")
-]
 # Names that diffusers gave the VAE's attention before 0.17; the published SD1.5 folder still has them.
 _OLD_VAE_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 _NOT_SD1 = (".position_ids", ".text_projection.weight")  # what other programs leave in the text encoder
@@ -95,19 +89,6 @@ def resolution_px(source: Path, config_source: Path | None) -> int:
         return int(said) if said.isdigit() else PUBLISHED_RESOLUTION_PX
     unet, vae = _json(folder / FOLDERS["denoiser"] / "config.json"), _json(folder / FOLDERS["vae"] / "config.json")
     return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
-
-
-def select_files(paths: Iterable[str]) -> list[str]:
-    """The files of a diffusers folder that are read here, out of all that lie there (relative paths, `/` between).
-
-    A published SD1 folder also holds a safety checker and the same weights in two or three forms: 10 GB instead of 4.
-    """
-    there = set(paths)
-    wanted = ["model_index.json", "scheduler/scheduler_config.json", *[f"{f}/config.json" for f in FOLDERS.values()]]
-    wanted += [f"tokenizer/{name}" for name in ("vocab.json", "merges.txt", "tokenizer.json")]
-    for folder in FOLDERS.values():
-        wanted += [f"{folder}/{name}" for name in _WEIGHT_NAMES if f"{folder}/{name}" in there][:1]
-    return [path for path in wanted if path in there]
 
 
 def _read_folder(folder: Path, allow_pickle: bool) -> Base:
@@ -204,7 +185,7 @@ def _vae_file(path: Path) -> Path:
 
 
 def _weights_file(folder: Path) -> Path:
-    for name in _WEIGHT_NAMES:
+    for name in WEIGHT_NAMES:
         if (folder / name).is_file():
             return folder / name
     raise BaseModelUnreadable(

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dreambooth_api.spec import BaseModelSource, Subject, TrainingJobSpec
+from dreambooth_job.base_files import select_files
 from dreambooth_job.contracts import ObjectInfo
 from dreambooth_job.data.listing import classify
 from dreambooth_job.data.pictures import File
 from dreambooth_job.errors import ScratchFull, StorageNotFound
-from dreambooth_job.families.sd1_source import select_files
 from dreambooth_job.storage.digests import sha256_of
 from dreambooth_job.storage.manifest import Input
 from dreambooth_job.storage.s3 import S3Store

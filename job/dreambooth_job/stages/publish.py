@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from dreambooth_api.names import MANIFEST_FILE
 from dreambooth_api.run import Run
@@ -12,14 +13,16 @@ from dreambooth_api.spec import TrainingJobSpec
 from dreambooth_api.status import Artifact, Result
 from dreambooth_job.errors import ImagesMissing, StorageNotFound
 from dreambooth_job.journal import Journal
-from dreambooth_job.stages.export import Exported
 from dreambooth_job.stages.fetch import Inputs, OpenStore
-from dreambooth_job.stages.load import Loaded
 from dreambooth_job.storage.manifest import File, Manifest
 from dreambooth_job.storage.preflight import Findings, Reading, preflight
 from dreambooth_job.storage.publish import Output, publish
 from dreambooth_job.storage.s3 import S3Store
 from dreambooth_job.storage.uris import parse
+
+if TYPE_CHECKING:  # they bring torch, which the check before stage 1 does not wait for
+    from dreambooth_job.stages.export import Exported
+    from dreambooth_job.stages.load import Loaded
 
 PREFLIGHT_SECONDS = 120  # of patience with a store that does not answer; a refusal is told at once
 SHOWN_ARTIFACTS = 8

@@ -11,10 +11,11 @@ import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
+from dreambooth_job.base_files import select_files
 from dreambooth_job.errors import BaseModelUnreadable, BaseModelUnsupported, PickleRefused
 from dreambooth_job.families import clip_vocabulary, objectives
 from dreambooth_job.families.sd1 import SD1
-from dreambooth_job.families.sd1_source import SCHEDULER_CONFIG, select_files
+from dreambooth_job.families.sd1_source import SCHEDULER_CONFIG
 from tests.tiny import SIDE_PX, tiny_vae
 
 FAMILY = SD1()
