@@ -1,4 +1,5 @@
-"""The operator as its own process beside the cluster, with its own identity and exactly the rights listed here."""
+"""The operator as its own process beside the cluster, with its own identity and exactly the rights of
+`dreambooth_operator.rights`."""
 
 from __future__ import annotations
 
@@ -6,13 +7,12 @@ import os
 import sys
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
 
 from devcluster.cluster import Cluster
-from devcluster.controlplane import LOOPBACK
 from devcluster.kube import APPLY
-from devcluster.processes import Program, start, start_on_free_ports
+from devcluster.processes import LOOPBACK, Program, start, start_on_free_ports
 from devcluster.s3 import REGION
+from dreambooth_operator.rights import RIGHTS, rules
 
 NAME = "dreambooth-operator"
 CREDENTIALS_SECRET = "bucket-credentials"  # looked for in the TrainingJob's namespace where its spec names none
@@ -20,16 +20,6 @@ START_SECONDS = 60
 REPOSITORY = Path(__file__).parents[1]
 
 _RBAC = "rbac.authorization.k8s.io"
-RULES: list[dict[str, Any]] = [
-    {"apiGroups": ["dreambooth.dev"], "resources": ["trainingjobs"], "verbs": ["get", "list", "watch"]},
-    {"apiGroups": ["dreambooth.dev"], "resources": ["trainingjobs/status"], "verbs": ["patch", "update"]},
-    {"apiGroups": ["dreambooth.dev"], "resources": ["trainingjobs/finalizers"], "verbs": ["update"]},
-    {"apiGroups": ["dreambooth.dev"], "resources": ["trainingjobs"], "verbs": ["delete"]},  # ttlSecondsAfterFinished
-    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list", "watch", "create", "delete"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "delete"]},
-    {"apiGroups": ["events.k8s.io", ""], "resources": ["events"], "verbs": ["create", "patch"]},
-    {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
-]
 
 
 class OperatorProcess:
@@ -74,7 +64,7 @@ class OperatorProcess:
 
 
 def _grant(cluster: Cluster) -> None:
-    role = {"apiVersion": f"{_RBAC}/v1", "kind": "ClusterRole", "metadata": {"name": NAME}, "rules": RULES}
+    role = {"apiVersion": f"{_RBAC}/v1", "kind": "ClusterRole", "metadata": {"name": NAME}, "rules": rules(RIGHTS)}
     binding = {
         "apiVersion": f"{_RBAC}/v1",
         "kind": "ClusterRoleBinding",

@@ -19,6 +19,7 @@ MAX_NAME_LENGTH: Final = 48
 LABEL_JOB: Final = f"{GROUP}/job"
 LABEL_JOB_UID: Final = f"{GROUP}/job-uid"
 LABEL_RUN: Final = f"{GROUP}/run"
+ANNOTATION_PROGRESS_URL: Final = f"{GROUP}/progress-url"  # on the operator's Lease: where its holder takes progress
 CONTAINER: Final = "trainer"
 COMMAND: Final = "dreambooth-job"
 

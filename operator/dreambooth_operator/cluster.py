@@ -10,6 +10,7 @@ ClusterError                 the call failed; the message says which call and wh
 ├── Conflict                 409: the object is not the one that was read (resourceVersion, UID)
 ├── Gone                     410: the version asked for is compacted; list again
 ├── Rejected                 400, 403, 422: quota, policy, webhook, validation, rights; the same call fails again
+├── NotLeading               never sent: this process does not hold the Lease
 └── Unavailable              429, 5xx, network; `retry_after_seconds` when the server names it
 """
 
@@ -61,6 +62,15 @@ JOBS = Resource("/apis/batch/v1", "jobs", "batch/v1", "Job")
 PODS = Resource("/api/v1", "pods", "v1", "Pod")
 EVENTS = Resource("/apis/events.k8s.io/v1", "events", "events.k8s.io/v1", "Event")
 TOKEN_REVIEWS = Resource("/apis/authentication.k8s.io/v1", "tokenreviews", "authentication.k8s.io/v1", "TokenReview")
+LEASES = Resource("/apis/coordination.k8s.io/v1", "leases", "coordination.k8s.io/v1", "Lease")
+# What only the doctor asks for.
+NODES = Resource("/api/v1", "nodes", "v1", "Node")
+CRDS = Resource(
+    "/apis/apiextensions.k8s.io/v1", "customresourcedefinitions", "apiextensions.k8s.io/v1", "CustomResourceDefinition"
+)
+ACCESS_REVIEWS = Resource(
+    "/apis/authorization.k8s.io/v1", "subjectaccessreviews", "authorization.k8s.io/v1", "SubjectAccessReview"
+)
 
 
 class ClusterError(Exception):
@@ -81,6 +91,9 @@ class Gone(ClusterError): ...
 
 
 class Rejected(ClusterError): ...
+
+
+class NotLeading(ClusterError): ...
 
 
 class Unavailable(ClusterError): ...
@@ -134,11 +147,15 @@ def error_from(call: str, status: int, body: bytes, headers: Mapping[str, str]) 
 class KubeCluster:
     """The real cluster. `observe(verb, plural, code)` is told of every call, for metrics."""
 
-    def __init__(self, api: client.ApiClient, observe: Callable[[str, str, str], None] = lambda *_: None) -> None:
-        self._api = api
-        self._observe = observe
+    def __init__(
+        self,
+        api: client.ApiClient,
+        observe: Callable[[str, str, str], None] = lambda *_: None,
+        timeout: urllib3.Timeout = CALL_TIMEOUT,
+    ) -> None:
+        self._api, self._observe, self._timeout = api, observe, timeout
 
-    def get(self, resource: Resource, namespace: str, name: str) -> Json:
+    def get(self, resource: Resource, namespace: str | None, name: str) -> Json:
         return self._call("GET", "get", resource, resource.path(namespace, name))
 
     def list(self, resource: Resource, namespace: str | None, selector: str) -> Listing:
@@ -178,6 +195,10 @@ class KubeCluster:
 
     def create(self, resource: Resource, namespace: str | None, body: Json) -> Json:
         return self._call("POST", "create", resource, resource.path(namespace), body=body)
+
+    def update(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
+        """Replaces the whole object; refused with Conflict when it is not the version in `body` any more."""
+        return self._call("PUT", "update", resource, resource.path(namespace, name), body=body)
 
     def delete(
         self, resource: Resource, namespace: str, name: str, *, uid: str, version: str, propagation: str
@@ -219,7 +240,7 @@ class KubeCluster:
         body: Json | None = None,
         content_type: str = "application/json",
         *,
-        timeout: urllib3.Timeout = CALL_TIMEOUT,
+        timeout: urllib3.Timeout | None = None,
         stream: bool = False,
     ) -> urllib3.BaseHTTPResponse:
         headers = {"Accept": "application/json", "Content-Type": content_type, **self._api.default_headers}
@@ -227,8 +248,8 @@ class KubeCluster:
         url = self._api.configuration.host + path + ("?" + urlencode(query) if query else "")
         try:
             response: urllib3.BaseHTTPResponse = self._api.rest_client.pool_manager.request(
-                method, url, body=json.dumps(body) if body is not None else None, headers=headers, timeout=timeout,
-                preload_content=not stream,
+                method, url, body=json.dumps(body) if body is not None else None, headers=headers,
+                timeout=timeout or self._timeout, preload_content=not stream,
             )  # fmt: skip
         except urllib3.exceptions.HTTPError as error:
             self._observe(verb, resource.plural, "network")
@@ -248,7 +269,10 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
 
 
 def connect(
-    connections: int, observe: Callable[[str, str, str], None] = lambda *_: None, kubeconfig: str | None = None
+    connections: int,
+    observe: Callable[[str, str, str], None] = lambda *_: None,
+    kubeconfig: str | None = None,
+    timeout: urllib3.Timeout = CALL_TIMEOUT,
 ) -> KubeCluster:
     """The cluster of `kubeconfig`, $KUBECONFIG or ~/.kube/config, else the one this pod runs in.
 
@@ -267,4 +291,4 @@ def connect(
     configuration.socket_options = _KEEPALIVE
     api = client.ApiClient(configuration)
     api.user_agent = "dreambooth-operator"
-    return KubeCluster(api, observe)
+    return KubeCluster(api, observe, timeout)

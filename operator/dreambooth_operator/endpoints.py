@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from dreambooth_api import names
 from dreambooth_operator import metrics
 from dreambooth_operator.settings import Address
 
@@ -66,6 +67,10 @@ def serve(address: Address, routes: Routes) -> Server:
     server = Server(address, Handler)
     threading.Thread(target=server.serve_forever, args=(0.1,), name="http", daemon=True).start()
     return server
+
+
+def progress_routes(take: Callable[[Request], Answer]) -> Routes:
+    return {("POST", names.PROGRESS_PATH): take}
 
 
 def health_routes(healthy: Callable[[], bool], ready: Callable[[], bool]) -> Routes:

@@ -99,6 +99,7 @@ def _pod(job: TrainingJob, spec: TrainingJobSpec, run_index: int, settings: Sett
             "runAsUser": USER,
             "runAsGroup": USER,
             "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "volumes": volumes,
@@ -106,6 +107,7 @@ def _pod(job: TrainingJob, spec: TrainingJobSpec, run_index: int, settings: Sett
             {
                 "name": names.CONTAINER,
                 "image": runtime.image or settings.job_image,
+                "imagePullPolicy": settings.job_pull_policy,
                 "command": list(settings.job_command),
                 "env": _environment(job, spec, run_index, settings),
                 "resources": _resources(runtime),
@@ -126,9 +128,14 @@ def _pod(job: TrainingJob, spec: TrainingJobSpec, run_index: int, settings: Sett
         "serviceAccountName": runtime.service_account_name,
         "priorityClassName": runtime.priority_class_name,
         "runtimeClassName": runtime.runtime_class_name,
-        "imagePullSecrets": [{"name": secret.name} for secret in runtime.image_pull_secrets],
+        "imagePullSecrets": [{"name": name} for name in _pull_secrets(runtime, settings)],
     }
     return pod | {key: value for key, value in optional.items() if value}
+
+
+def _pull_secrets(runtime: Runtime, settings: Settings) -> list[str]:
+    """The user's and the operator's, each once."""
+    return list(dict.fromkeys([*(secret.name for secret in runtime.image_pull_secrets), *settings.job_pull_secrets]))
 
 
 def _environment(job: TrainingJob, spec: TrainingJobSpec, run_index: int, settings: Settings) -> list[Json]:
@@ -141,6 +148,7 @@ def _environment(job: TrainingJob, spec: TrainingJobSpec, run_index: int, settin
     }
     if spec.storage.credentials_secret_ref:
         values[names.ENV_CREDENTIALS] = names.PATH_CREDENTIALS
+        values["AWS_EC2_METADATA_DISABLED"] = "true"  # no library falls back to the node's own role
     if settings.progress_url:
         values[names.ENV_PROGRESS_URL] = settings.progress_url.rstrip("/") + names.PROGRESS_PATH
         values[names.ENV_PROGRESS_TOKEN] = f"{names.PATH_PROGRESS}/token"

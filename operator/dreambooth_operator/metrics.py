@@ -28,6 +28,10 @@ APPLY_TO_JOB = Histogram(
     "dreambooth_apply_to_job_seconds", "From the TrainingJob's creation to its first Job's",
     buckets=APPLY_TO_JOB_BUCKETS, registry=REGISTRY,
 )  # fmt: skip
+LEADER = Gauge("dreambooth_leader", "1 while this process holds the Lease, or needs none", registry=REGISTRY)
+LEASE_TRANSITIONS = Gauge(
+    "dreambooth_lease_transitions", "How often the Lease has changed hands, as last seen", registry=REGISTRY
+)
 PROGRESS_POSTS = Counter("dreambooth_progress_posts_total", "Progress records received", ["code"], registry=REGISTRY)
 
 

@@ -81,7 +81,8 @@ class Pod:
     ended: datetime | None
     exit_code: int | None
     out_of_memory: bool
-    disrupted: bool  # condition DisruptionTarget: drain, preemption, eviction, lost node
+    disrupted: bool  # condition DisruptionTarget: drain, preemption, a node short of something, a lost node
+    evicted: str | None  # the kubelet's message when it evicted the pod, for whatever reason
     outcome: Outcome | None
     gone: bool = False  # deleted: the fields are its last known state
 
@@ -94,10 +95,17 @@ class Pod:
         return not self.over and self.started is not None
 
     @property
+    def over_own_storage(self) -> bool:
+        """Evicted for exceeding its own limit of local storage: for a node's shortage it would be disrupted as well."""
+        return self.evicted is not None and not self.disrupted
+
+    @property
     def reason(self) -> Reason:
         """Why it ended: what it said, else what its exit code or its conditions say."""
         if self.out_of_memory:
             return reasons.MEMORY_LIMIT
+        if self.over_own_storage:
+            return reasons.SCRATCH_FULL
         if self.phase == "Succeeded":
             return reasons.COMPLETED
         if self.outcome and self.outcome.reason in reasons.REASONS:
@@ -230,6 +238,7 @@ def project_pod(item: Json) -> Pod:
         exit_code=ended.get("exitCode"),
         out_of_memory=ended.get("reason") == "OOMKilled",
         disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
+        evicted=status.get("message", "") if status.get("reason") == "Evicted" else None,
         outcome=_outcome(ended.get("message", "")),
     )
 

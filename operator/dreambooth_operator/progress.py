@@ -24,7 +24,7 @@ from dreambooth_api.status import Progress, ProgressStatus
 from dreambooth_operator import metrics
 from dreambooth_operator.attempts import stamp
 from dreambooth_operator.cluster import TOKEN_REVIEWS, Cluster, ClusterError, Json, Rejected
-from dreambooth_operator.endpoints import Answer, Request, Routes
+from dreambooth_operator.endpoints import Answer, Request
 from dreambooth_operator.observe import Pod, Stores
 from dreambooth_operator.queue import Key
 
@@ -124,9 +124,6 @@ class ProgressDoor:
         self._cluster, self._stores, self._board, self._due, self._now = cluster, stores, board, due, now
         self._reviews: OrderedDict[str, _Review] = OrderedDict()  # by the token's hash
         self._lock = threading.Lock()
-
-    def routes(self) -> Routes:
-        return {("POST", names.PROGRESS_PATH): self.post}
 
     def post(self, request: Request) -> Answer:
         answer = self._post(request)

@@ -11,6 +11,8 @@ from dreambooth_api import names
 
 Address = tuple[str, int]
 
+PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+
 
 class SettingError(Exception):
     """A variable cannot be used; the message names it and says what was expected."""
@@ -30,6 +32,12 @@ class Settings:
     workers: int = 8
     resync_seconds: float = 600.0
     stop_grace_seconds: float = 20.0
+    lease: tuple[str, str] | None = None  # namespace, name; None: this is the only replica
+    lease_seconds: float = 15.0
+    identity: str | None = None  # the replica's name in the Lease
+    pod_ip: str | None = None  # where other replicas reach progress_listen
+    job_pull_secrets: tuple[str, ...] = ()
+    job_pull_policy: str = "IfNotPresent"
 
 
 def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
@@ -39,7 +47,7 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
     return Settings(
         job_image=given.get("DREAMBOOTH_JOB_IMAGE", default.job_image),
         job_command=_command(given.get("DREAMBOOTH_JOB_COMMAND")) or default.job_command,
-        namespaces=tuple(n.strip() for n in given.get("DREAMBOOTH_NAMESPACES", "").split(",") if n.strip()),
+        namespaces=_words(given, "DREAMBOOTH_NAMESPACES"),
         storage_endpoint=given.get("DREAMBOOTH_STORAGE_ENDPOINT"),
         storage_region=given.get("DREAMBOOTH_STORAGE_REGION"),
         storage_credentials_secret=given.get("DREAMBOOTH_STORAGE_CREDENTIALS_SECRET"),
@@ -48,7 +56,33 @@ def from_environment(env: Mapping[str, str] = os.environ) -> Settings:
         health_listen=_address(given, "DREAMBOOTH_HEALTH_LISTEN", default.health_listen),
         workers=int(_number(given, "DREAMBOOTH_WORKERS", default.workers, at_least=1)),
         resync_seconds=_number(given, "DREAMBOOTH_RESYNC_SECONDS", default.resync_seconds, at_least=1),
+        lease=_lease(given.get("DREAMBOOTH_LEASE")),
+        lease_seconds=_number(given, "DREAMBOOTH_LEASE_SECONDS", default.lease_seconds, at_least=3),
+        identity=given.get("DREAMBOOTH_IDENTITY"),
+        pod_ip=given.get("DREAMBOOTH_POD_IP"),
+        job_pull_secrets=_words(given, "DREAMBOOTH_JOB_PULL_SECRETS"),
+        job_pull_policy=_choice(given, "DREAMBOOTH_JOB_PULL_POLICY", default.job_pull_policy, PULL_POLICIES),
     )
+
+
+def _words(given: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in given.get(name, "").split(",") if word.strip())
+
+
+def _choice(given: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:
+    choice = given.get(name, default)
+    if choice not in choices:
+        raise SettingError(f"{name} is {choice!r}; expected one of {', '.join(choices)}")
+    return choice
+
+
+def _lease(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    namespace, _, name = text.partition("/")
+    if not namespace or not name or "/" in name:
+        raise SettingError(f"DREAMBOOTH_LEASE is {text!r}; expected <namespace>/<name>")
+    return namespace, name
 
 
 def _command(text: str | None) -> tuple[str, ...]:

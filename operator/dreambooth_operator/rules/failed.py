@@ -11,8 +11,9 @@ from dreambooth_operator.plan import Plan, Verdict
 
 
 def rule(observed: Observed, now: datetime) -> Plan | None:
-    if any(pod.out_of_memory for pod in observed.pods):  # a podFailurePolicy cannot see it
-        return Plan(verdict=_verdict(reasons.MEMORY_LIMIT))
+    for pod in observed.pods:  # a podFailurePolicy sees exit code 137 alone, and would have it tried again
+        if pod.out_of_memory or pod.over_own_storage:
+            return Plan(verdict=_verdict(pod.reason, pod.evicted or ""))
     failure = next((child.failed for child in observed.children if child.failed), None)
     if failure is None:
         return None

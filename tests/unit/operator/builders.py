@@ -107,6 +107,7 @@ def pod(
     waiting: tuple[str, str] | None = None,
     unschedulable: str | None = None,
     disrupted: bool = False,
+    evicted: str | None = None,
     node: str = "node-1",
 ) -> Json:
     """`ran`: seconds from NOW when the container started and, when it has, ended."""
@@ -136,6 +137,7 @@ def pod(
         "spec": {"nodeName": "" if unschedulable is not None else node},
         "status": {
             "phase": phase,
+            **({"reason": "Evicted", "message": evicted} if evicted is not None else {}),
             "conditions": conditions,
             "containerStatuses": [{"name": names.CONTAINER, "state": state}],
         },

@@ -86,6 +86,14 @@ class MemoryCluster:
         self.touch(item)
         return copy.deepcopy(item)
 
+    def update(self, resource: Resource, namespace: str, name: str, body: Json) -> Json:
+        item = self._find(resource, namespace, name)
+        if item["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
+            raise Conflict("the object has been modified")
+        self.writes.append(f"update {resource.plural}/{name}")
+        self.put(resource, copy.deepcopy(body))
+        return self.get(resource, namespace, name)
+
     def touch(self, item: Json) -> None:
         self.version += 1
         item["metadata"]["resourceVersion"] = str(self.version)

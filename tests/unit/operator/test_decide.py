@@ -23,6 +23,7 @@ SUSPENDED: dict[str, Any] = {
     "runIndex": 2,
     "conditions": [{"type": "Suspended", "status": "True", "reason": "Suspended", "lastTransitionTime": at(-60)}],
 }
+OVER_LIMIT = 'Usage of EmptyDir volume "scratch" exceeds the limit "40Gi". '
 
 
 def summary(observed: Observed) -> str:
@@ -103,6 +104,14 @@ CASES: dict[str, tuple[Observed, str]] = {
     "killed for its memory, although the Job would try again": (
         seen(record(), child_record(), pod_record(0, phase="Failed", exit_code=137, why="OOMKilled")),
         "fail MemoryLimitExceeded",
+    ),
+    "evicted for its own storage, although the Job would try again": (
+        seen(record(), child_record(), pod_record(0, phase="Failed", exit_code=137, evicted=OVER_LIMIT)),
+        "fail ScratchFull",
+    ),
+    "evicted because the node ran short": (
+        seen(record(), child_record(), pod_record(0, phase="Failed", exit_code=137, evicted="low", disrupted=True)),
+        "wait",
     ),
     "failed once, the Job controller will try again": (
         seen(record(), child_record(), pod_record(0, phase="Failed", exit_code=75)),

@@ -90,6 +90,28 @@ def test_without_credentials_or_progress_nothing_points_there() -> None:
     assert {v["name"] for v in pod(bare)["volumes"]} == {"scratch", "shared-memory"}
 
 
+def test_the_nodes_own_role_is_no_way_round_the_given_credentials() -> None:
+    assert env()["AWS_EC2_METADATA_DISABLED"] == "true"
+    assert "AWS_EC2_METADATA_DISABLED" not in env(Settings())
+
+
+def test_pull_secrets_of_the_user_and_of_the_operator_come_together_and_once() -> None:
+    settings = Settings(job_pull_secrets=("site", "own"), job_pull_policy="Always")
+    spec = pod(settings, runtime={"imagePullSecrets": [{"name": "own"}]})
+    assert spec["imagePullSecrets"] == [{"name": "own"}, {"name": "site"}]
+    assert spec["containers"][0]["imagePullPolicy"] == "Always"
+    assert "imagePullSecrets" not in pod(Settings())
+
+
+def test_scratch_in_memory_stays_within_the_memory_that_was_asked_for() -> None:
+    """Its pages count against the container's memory limit; nothing is reserved on the node's disk for it."""
+    spec = pod(runtime={"resources": {"memory": "24Gi"}, "scratch": {"sizeLimit": "8Gi", "medium": "Memory"}})
+    assert spec["volumes"][0]["emptyDir"] == {"sizeLimit": "8Gi", "medium": "Memory"}
+    resources = spec["containers"][0]["resources"]
+    assert resources["requests"]["memory"] == resources["limits"]["memory"] == "24Gi"
+    assert "ephemeral-storage" not in resources["requests"]
+
+
 def test_every_mount_has_its_volume_and_every_path_in_the_environment_its_mount() -> None:
     spec = pod()
     mounts = {m["mountPath"]: m["name"] for m in spec["containers"][0]["volumeMounts"]}

@@ -12,7 +12,7 @@ import pytest
 
 from dreambooth_api import names
 from dreambooth_api.status import Progress, Stage
-from dreambooth_operator.endpoints import serve
+from dreambooth_operator.endpoints import progress_routes, serve
 from dreambooth_operator.observe import Stores
 from dreambooth_operator.progress import WRITES_PER_SECOND, ProgressBoard, ProgressDoor
 from dreambooth_operator.queue import Key
@@ -44,7 +44,7 @@ class Door:
             "a user": {"authenticated": True, "audiences": [names.PROGRESS_AUDIENCE], "user": {"username": "anna"}},
         }
         door = ProgressDoor(self.cluster, self.stores, self.board, lambda k, s: self.due.append((k, s)), lambda: NOW)  # type: ignore[arg-type]
-        self.server = serve(("127.0.0.1", 0), door.routes())
+        self.server = serve(("127.0.0.1", 0), progress_routes(door.post))
 
     def post(self, token: str | None = "good", body: Any = None, **headers: str) -> int:
         if body is None:

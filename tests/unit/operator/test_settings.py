@@ -24,11 +24,18 @@ def test_every_setting_is_read() -> None:
             "DREAMBOOTH_HEALTH_LISTEN": "127.0.0.1:2",
             "DREAMBOOTH_WORKERS": "3",
             "DREAMBOOTH_RESYNC_SECONDS": "30",
+            "DREAMBOOTH_LEASE": "dreambooth/operator",
+            "DREAMBOOTH_LEASE_SECONDS": "6",
+            "DREAMBOOTH_IDENTITY": "operator-x",
+            "DREAMBOOTH_POD_IP": "10.0.0.7",
+            "DREAMBOOTH_JOB_PULL_SECRETS": "a,b",
+            "DREAMBOOTH_JOB_PULL_POLICY": "Always",
         }
     )
     assert settings == Settings(
         "r/job:2", ("python", "-m", "dreambooth_job"), ("a", "b"), "http://s3", "eu", "s3", ("::1", 1), "http://op:1",
-        ("127.0.0.1", 2), 3, 30.0,
+        ("127.0.0.1", 2), 3, 30.0, lease=("dreambooth", "operator"), lease_seconds=6.0, identity="operator-x",
+        pod_ip="10.0.0.7", job_pull_secrets=("a", "b"), job_pull_policy="Always",
     )  # fmt: skip
 
 
@@ -41,6 +48,10 @@ def test_every_setting_is_read() -> None:
         ("DREAMBOOTH_PROGRESS_LISTEN", "localhost"),
         ("DREAMBOOTH_WORKERS", "0"),
         ("DREAMBOOTH_RESYNC_SECONDS", "soon"),
+        ("DREAMBOOTH_LEASE", "operator"),
+        ("DREAMBOOTH_LEASE", "a/b/c"),
+        ("DREAMBOOTH_LEASE_SECONDS", "1"),
+        ("DREAMBOOTH_JOB_PULL_POLICY", "Sometimes"),
     ],
 )
 def test_a_wrong_setting_is_named(name: str, value: str) -> None:
