@@ -44,10 +44,14 @@ check: $(READY) ## Formatting, lint, types, import rules
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy api/dreambooth_api operator/dreambooth_operator && $(BIN)/lint-imports
 
 crd: $(READY) ## Write the CRD from the spec
-	@$(BIN)/python -m dreambooth_api.crd > helm/dreambooth-operator/crds/trainingjobs.yaml
+	@$(BIN)/python -m dreambooth_api.crd > helm/dreambooth-operator/files/crds/trainingjobs.yaml
 docs: $(READY) ## Write the generated pages of docs/
 	@$(BIN)/python -m dreambooth_api.pages docs
-lock: ## Resolve pyproject.toml into requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --extra operator --extra job --extra dev --universal --generate-hashes --no-header --no-annotate --quiet -o requirements.lock
+COMPILE = $(BIN)/uv pip compile --universal --generate-hashes --no-header --no-annotate --quiet
+lock: ## Resolve pyproject.toml into requirements.lock, and parts of it into the images' locks
+	@$(COMPILE) pyproject.toml --extra operator --extra job --extra dev --extra image -o requirements.lock
+	@for image in operator job image; do \
+	  $(COMPILE) pyproject.toml --extra $$image -c requirements.lock --no-emit-package triton -o images/$$image.lock; done
+	@echo torch | $(COMPILE) - -c requirements.lock --no-emit-package triton -o images/torch.lock
 clean: demo-down ## Remove everything that was installed or built
 	@rm -rf $(CACHE)

@@ -19,6 +19,7 @@ from typing import Any
 from devcluster.controlplane import ControlPlane
 from devcluster.kube import APPLY, Kube, Object
 from devcluster.node import ProcessNode
+from devcluster.processes import LOOPBACK
 from devcluster.s3 import S3Access, S3Server
 from devcluster.toolchain import Say, Tools, say_on_stderr, tools
 
@@ -28,11 +29,12 @@ CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 class Cluster:
     """One cluster below `folder`; use as a context manager, or `start` and `stop`."""
 
-    def __init__(self, folder: Path, say: Say = say_on_stderr) -> None:
+    def __init__(self, folder: Path, say: Say = say_on_stderr, address: str = LOOPBACK) -> None:
+        """API server and S3 server listen on `address`, which a real node's pods must be able to reach."""
         self.folder = folder.absolute()
         self.tools: Tools = tools(say)
-        self.control_plane = ControlPlane(self.tools, self.folder)
-        self.s3_server = S3Server(self.tools.versitygw, self.folder / "s3")
+        self.control_plane = ControlPlane(self.tools, self.folder, address)
+        self.s3_server = S3Server(self.tools.versitygw, self.folder / "s3", address)
         self.nodes: list[ProcessNode] = []
 
     def __enter__(self) -> Cluster:

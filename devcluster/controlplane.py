@@ -1,4 +1,5 @@
-"""etcd, kube-apiserver, kube-controller-manager and kube-scheduler on loopback ports of one machine.
+"""etcd, kube-apiserver, kube-controller-manager and kube-scheduler on ports of one machine: loopback, or one address
+that a real node reaches.
 
 Needs no root, no openssl and no container engine. All of it lives in one folder, and dies with the process that
 started it.
@@ -13,22 +14,22 @@ import urllib3
 
 from devcluster import pki
 from devcluster.kube import Access, ApiError, Kube
-from devcluster.processes import Program, port_answers, start, start_on_free_ports
+from devcluster.processes import LOOPBACK, Program, port_answers, start, start_on_free_ports
 from devcluster.toolchain import Tools
 
-LOOPBACK = "127.0.0.1"
+API_SERVER_NAMES = (LOOPBACK, "10.96.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 START_SECONDS = 120  # generous, for machines that are busy with something else
 
 
 class ControlPlane:
     """Four running programs. `admin` talks to the API server as system:masters; `kubeconfig` does so for others."""
 
-    def __init__(self, tools: Tools, folder: Path) -> None:
-        self._tools, self._folder, self.logs = tools, folder, folder / "logs"
+    def __init__(self, tools: Tools, folder: Path, address: str = LOOPBACK) -> None:
+        self._tools, self._folder, self.logs, self._address = tools, folder, folder / "logs", address
         self.programs: list[Program] = []
         self.kubeconfig = folder / "kubeconfig"
         self._authority = pki.Authority(folder / "pki")
-        self._serving = self._authority.issue("kube-apiserver", hosts=_api_server_names())
+        self._serving = self._authority.issue("kube-apiserver", hosts=(*API_SERVER_NAMES, address))
         self._service_account_key = folder / "pki" / "service-accounts.key"
         pki.service_account_key(self._service_account_key)
 
@@ -51,7 +52,7 @@ class ControlPlane:
         return self._authority.issue(name, hosts=hosts)
 
     def _start(self, etcd_port: int, peer_port: int, api_port: int) -> None:
-        self.server = f"https://{LOOPBACK}:{api_port}"
+        self.server = f"https://{self._address}:{api_port}"
         etcd = self._run("etcd", self._tools.etcd, _etcd_flags(self._folder, self._serving, etcd_port, peer_port))
         etcd.wait_until(lambda: port_answers(etcd_port), START_SECONDS)
         api_server = self._run("kube-apiserver", self._tools.kube_apiserver, self._api_flags(etcd_port, api_port))
@@ -85,8 +86,8 @@ class ControlPlane:
             f"--etcd-cafile={authority}",
             f"--etcd-certfile={serving.certificate}",
             f"--etcd-keyfile={serving.key}",
-            f"--bind-address={LOOPBACK}",
-            f"--advertise-address={LOOPBACK}",
+            f"--bind-address={self._address}",
+            f"--advertise-address={self._address}",
             f"--secure-port={api_port}",
             f"--tls-cert-file={serving.certificate}",
             f"--tls-private-key-file={serving.key}",
@@ -101,7 +102,8 @@ class ControlPlane:
             f"--service-account-signing-key-file={accounts}",
             "--service-account-issuer=https://kubernetes.default.svc",
             "--service-cluster-ip-range=10.96.0.0/16",
-            "--endpoint-reconciler-type=none",  # no Endpoints of a loopback address, which validation refuses
+            # Endpoints of a loopback address are refused by validation, so there are none.
+            f"--endpoint-reconciler-type={'none' if self._address == LOOPBACK else 'lease'}",
         ]
 
     def _controller_flags(self) -> list[str]:
@@ -127,10 +129,6 @@ class ControlPlane:
         path = self._folder / f"{user.replace(':', '-')}.kubeconfig"
         self.access(user).write_kubeconfig(path)
         return path
-
-
-def _api_server_names() -> tuple[str, ...]:
-    return (LOOPBACK, "10.96.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 
 
 def _etcd_flags(folder: Path, pair: pki.Pair, client_port: int, peer_port: int) -> list[str]:

@@ -9,8 +9,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from devcluster.controlplane import LOOPBACK, ControlPlane
-from devcluster.processes import Program, start
+from devcluster.controlplane import ControlPlane
+from devcluster.processes import LOOPBACK, Program, start
 
 START_SECONDS = 60
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"

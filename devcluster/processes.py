@@ -27,6 +27,7 @@ from devcluster import shim
 # when a program opens its port, or opens it again after a restart.
 PORTS = range(20_000, 32_000)
 PORT_ATTEMPTS = 3
+LOOPBACK = "127.0.0.1"
 
 # The kernel's "parent" in PR_SET_PDEATHSIG is the thread that started the child. This one lives as long as we do.
 _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="starter")
@@ -174,14 +175,14 @@ def _free_ports(count: int) -> list[int]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
             try:
-                probe.bind(("127.0.0.1", port))
+                probe.bind((LOOPBACK, port))
             except OSError:
                 continue
         found.add(port)
     return sorted(found)
 
 
-def port_answers(port: int) -> bool:
-    """Whether somebody accepts connections on the loopback port."""
-    with socket.create_connection(("127.0.0.1", port), timeout=1):
+def port_answers(port: int, address: str = LOOPBACK) -> bool:
+    """Whether somebody accepts connections on the port."""
+    with socket.create_connection((address, port), timeout=1):
         return True

@@ -1,4 +1,4 @@
-"""One S3 server (versitygw over a folder) on a loopback port, and what tests do to it: buckets, outages.
+"""One S3 server (versitygw over a folder), and what tests do to it: buckets, outages.
 
 Metadata lies in a side folder, not in extended attributes, so any file system will do.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from devcluster.processes import Program, port_answers, start, start_on_free_ports
+from devcluster.processes import LOOPBACK, Program, port_answers, start, start_on_free_ports
 
 REGION = "us-east-1"
 START_SECONDS = 60
@@ -48,8 +48,8 @@ class S3Access:
 class S3Server:
     """The running server. It may be stopped and started again: port, credentials and objects stay."""
 
-    def __init__(self, versitygw: Path, folder: Path) -> None:
-        self._versitygw, self._folder = versitygw, folder
+    def __init__(self, versitygw: Path, folder: Path, address: str = LOOPBACK) -> None:
+        self._versitygw, self._folder, self._address = versitygw, folder, address
         self._access_key, self._secret_key = secrets.token_hex(10).upper(), secrets.token_urlsafe(30)
         self._port = 0
         self.program: Program | None = None
@@ -58,7 +58,7 @@ class S3Server:
 
     @property
     def access(self) -> S3Access:
-        return S3Access(f"http://127.0.0.1:{self._port}", self._access_key, self._secret_key)
+        return S3Access(f"http://{self._address}:{self._port}", self._access_key, self._secret_key)
 
     def start(self) -> None:
         """Returns when connections are accepted. Raises DidNotStart."""
@@ -84,10 +84,10 @@ class S3Server:
     def _start(self, port: int) -> None:
         # Credentials go by the environment: a command line can be read by every user of the machine.
         env = _minimal_env() | {"ROOT_ACCESS_KEY": self._access_key, "ROOT_SECRET_KEY": self._secret_key}
-        flags = ["--port", f"127.0.0.1:{port}", "--region", REGION, "--quiet"]
+        flags = ["--port", f"{self._address}:{port}", "--region", REGION, "--quiet"]
         backend = ["posix", "--sidecar", str(self._folder / "metadata"), str(self._folder / "buckets")]
         self.program = start("s3", [self._versitygw, *flags, *backend], self._folder / "logs", env=env)
-        self.program.wait_until(lambda: port_answers(port), START_SECONDS)
+        self.program.wait_until(lambda: port_answers(port, self._address), START_SECONDS)
 
 
 def _minimal_env() -> dict[str, str]:

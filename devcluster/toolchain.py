@@ -2,7 +2,7 @@
 
 Nobody publishes Kubernetes binaries on a package registry, but the Go module proxy carries the source. `tools/` holds
 one Go module per set of tools whose dependencies agree; its go.mod and go.sum are the only place where a version is
-pinned. The result lies in `<cache>/tools/<digest of the pins>/`, so a new pin never meets an old binary.
+pinned. The result lies in `<cache>/tools/<module>-<digest of its pins>/`, so a new pin never meets an old binary.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 
 from devcluster.processes import Program, spawn
@@ -49,6 +50,20 @@ class Tools:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeTools:
+    """Paths of what a real node and the chart need on top; named as in Tools."""
+
+    kubelet: Path
+    kube_proxy: Path
+    containerd: Path
+    containerd_shim_runc_v2: Path
+    ctr: Path
+    coredns: Path
+    pause: Path
+    helm: Path
+
+
+@dataclass(frozen=True, slots=True)
 class _Source:
     module: str  # a folder below tools/
     package: str
@@ -62,6 +77,16 @@ _SOURCES = {
     "kube-controller-manager": _Source("kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager", 30),
     "kube-scheduler": _Source("kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler", 15),
     "kubectl": _Source("kubernetes", "k8s.io/kubernetes/cmd/kubectl", 20),
+    "kubelet": _Source("kubernetes", "k8s.io/kubernetes/cmd/kubelet", 60),
+    "kube-proxy": _Source("kubernetes", "k8s.io/kubernetes/cmd/kube-proxy", 15),
+    "containerd": _Source("containerd", "github.com/containerd/containerd/v2/cmd/containerd", 60),
+    "containerd-shim-runc-v2": _Source(
+        "containerd", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", 5
+    ),
+    "ctr": _Source("containerd", "github.com/containerd/containerd/v2/cmd/ctr", 10),
+    "coredns": _Source("coredns", "github.com/coredns/coredns", 75),
+    "pause": _Source("pause", ".", 1),
+    "helm": _Source("helm", "helm.sh/helm/v4/cmd/helm", 60),
 }
 _KUBERNETES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 
@@ -76,12 +101,31 @@ def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def tools(say: Say = say_on_stderr) -> Tools:
-    """Every program, built where it is missing. Safe to call from several processes at once."""
-    paths = {name: _tools_dir() / name for name in _SOURCES} | _given_assets(os.environ)
+    """The control plane and the S3 server, built where missing. Safe to call from several processes at once."""
+    return Tools(**_built(Tools, _given_assets(os.environ), say))
+
+
+def node_tools(say: Say = say_on_stderr) -> NodeTools:
+    """The same for a real node and helm."""
+    return NodeTools(**_built(NodeTools, {}, say))
+
+
+def helm(say: Say = say_on_stderr) -> Path:
+    """Helm alone, for what only renders the chart."""
+    return _ensure({"helm": _path("helm")}, say)["helm"]
+
+
+def _built(kind: type[Tools] | type[NodeTools], given: Mapping[str, Path], say: Say) -> dict[str, Path]:
+    names = {field.name: field.name.replace("_", "-") for field in fields(kind)}
+    paths = _ensure({name: given.get(name, _path(name)) for name in names.values()}, say)
+    return {field: paths[name] for field, name in names.items()}
+
+
+def _ensure(paths: dict[str, Path], say: Say) -> dict[str, Path]:
     if any(not path.exists() for path in paths.values()):
         with _locked(cache_dir() / "tools.lock", say):
             _build([name for name, path in paths.items() if not path.exists()], say)
-    return Tools(**{field.name: paths[field.name.replace("_", "-")] for field in fields(Tools)})
+    return paths
 
 
 def _given_assets(environ: Mapping[str, str]) -> dict[str, Path]:
@@ -91,12 +135,17 @@ def _given_assets(environ: Mapping[str, str]) -> dict[str, Path]:
     return found if all(os.access(path, os.X_OK) for path in found.values()) else {}
 
 
-def _tools_dir() -> Path:
-    """One folder per set of pins and platform."""
-    digest = hashlib.sha256(f"{platform.system()} {platform.machine()} {_flags('kubernetes')}".encode())
-    for path in sorted(PINS.glob("*/*")):
-        digest.update(path.relative_to(PINS).as_posix().encode() + b"\0" + path.read_bytes())
-    return cache_dir() / "tools" / digest.hexdigest()[:16]
+def _path(name: str) -> Path:
+    return _folder(_SOURCES[name].module) / name
+
+
+@cache
+def _folder(module: str) -> Path:
+    """One folder per module, its pins, and the platform. tools.go is no pin: it lists what is built, not from what."""
+    digest = hashlib.sha256(f"{platform.system()} {platform.machine()} {_flags(module)}".encode())
+    for path in (PINS / module / name for name in ("go.mod", "go.sum", "main.go")):
+        digest.update(path.name.encode() + b"\0" + (path.read_bytes() if path.exists() else b""))
+    return cache_dir() / "tools" / f"{module}-{digest.hexdigest()[:16]}"
 
 
 def _flags(module: str) -> list[str]:
@@ -130,25 +179,27 @@ def _locked(path: Path, say: Say) -> Iterator[None]:
 
 
 def _build(names: list[str], say: Say) -> None:
-    missing = [name for name in names if not (_tools_dir() / name).exists()]  # another process may have built them
+    missing = [name for name in names if not _path(name).exists()]  # another process may have built them
     if not missing:
         return
     minutes = max(1, round(sum(_SOURCES[name].seconds for name in missing) / 60))
     say(f"Building {', '.join(missing)} from source, once: no package registry carries them ready to run.")
     say(f"This takes about {minutes} min on two free cores, much less when Go's own build cache knows them.")
     go = _go(say)
-    _tools_dir().mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     for number, name in enumerate(missing, 1):
         _build_one(go, name, f"[{number}/{len(missing)}] {name}", say)
-    say(f"Built in {time.monotonic() - started:.0f} s; kept in {_tools_dir()}.")
+    say(f"Built in {time.monotonic() - started:.0f} s; kept in {cache_dir() / 'tools'}.")
 
 
 def _build_one(go: list[str], name: str, title: str, say: Say) -> None:
-    source, log = _SOURCES[name], _tools_dir() / f"{name}.log"
-    for left in _tools_dir().glob(f".{name}-*"):  # by a build that was killed; we hold the lock
+    source = _SOURCES[name]
+    home = _folder(source.module)
+    log = home / f"{name}.log"
+    home.mkdir(parents=True, exist_ok=True)
+    for left in home.glob(f".{name}-*"):  # by a build that was killed; we hold the lock
         shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=_tools_dir(), prefix=f".{name}-") as folder:
+    with tempfile.TemporaryDirectory(dir=home, prefix=f".{name}-") as folder:
         built = Path(folder) / name
         command = [*go, "build", *_flags(source.module), "-o", str(built), source.package]
         with log.open("wb") as output:
@@ -160,7 +211,7 @@ def _build_one(go: list[str], name: str, title: str, say: Say) -> None:
         if process.returncode:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
             raise ToolchainError(f"{name} did not build (exit {process.returncode}); its log {log} ends with:\n{tail}")
-        built.rename(_tools_dir() / name)
+        built.rename(home / name)
     log.unlink()
 
 
@@ -221,6 +272,8 @@ def _pip_install(requirement: str, folder: Path) -> None:
 if __name__ == "__main__":
     try:
         tools()
+        if "node" in sys.argv[1:]:
+            node_tools()
     except ToolchainError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
