@@ -31,6 +31,10 @@ TRAINER = (sys.executable, "-m", "dreambooth_job.trainer")
 
 def main(trainer: Sequence[str] = TRAINER) -> int:
     """Returns the reason's exit code. `trainer` gets the number of the pipe it speaks through as its last argument."""
+    if sys.argv[1:2] == ["doctor"]:
+        from dreambooth_job import doctor
+
+        return doctor.main(sys.argv[2:])
     configure()
     # A core dump would carry pictures and weights to the node's disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

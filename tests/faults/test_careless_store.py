@@ -15,6 +15,7 @@ import pytest
 
 from devcluster import processes
 from dreambooth_job.contracts import Verification
+from dreambooth_job.doctor import examine
 from dreambooth_job.errors import InputChanged, InputCorrupt, OutputExists
 from dreambooth_job.storage.client import StorageSettings
 from dreambooth_job.storage.manifest import File, Manifest
@@ -69,6 +70,13 @@ def _publish(store: S3Store, output: Output, source: Path) -> bool:
 
 def test_the_preflight_finds_out(store: S3Store) -> None:
     assert not preflight([], store, REX).conditional
+    assert list(store.list("")) == []
+
+
+def test_the_doctor_warns(endpoint: str, tmp_path: Path, store: S3Store) -> None:
+    lines = {line.check: line for line in examine("s3://results/rex/", StorageSettings(endpoint, None, tmp_path))}
+    assert lines["conditional put"].mark == "warning"
+    assert {line.mark for check, line in lines.items() if check != "conditional put"} == {"ok"}
     assert list(store.list("")) == []
 
 

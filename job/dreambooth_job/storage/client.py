@@ -90,6 +90,15 @@ def connect(settings: StorageSettings) -> Any:
     chain.remove("iam-role")
     if settings.credentials_dir:  # before the environment, which would shadow the Secret for ever
         chain.insert_before("env", _FolderProvider(settings.credentials_dir))
+    try:
+        return _client(session, settings)
+    except ValueError as error:  # botocore's word for an endpoint that is no URL
+        raise StorageMisconfigured(
+            f"storage.endpoint: {error}; write it as https://host or https://host:port"
+        ) from None
+
+
+def _client(session: botocore.session.Session, settings: StorageSettings) -> Any:
     return boto3.session.Session(botocore_session=session).client(
         "s3",
         endpoint_url=settings.endpoint,
