@@ -164,7 +164,7 @@ class Election:
         if spec.get("holderIdentity") in (None, "", self.identity):
             return False
         duration = spec.get("leaseDurationSeconds") or self._terms.lease_seconds
-        return self._elected or self._clock() - self._seen_at < duration
+        return self._clock() - self._seen_at < duration
 
     def _write(self, lease: Json, holder: str) -> None:
         """Writes the Lease as it was read, with `holder`; an empty one frees it."""

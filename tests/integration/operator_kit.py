@@ -67,18 +67,22 @@ class Kit:
         self.operator.start()
         return self.operator
 
-    def start_process(self) -> subprocess.Popen[bytes]:
-        """`python -m dreambooth_operator`, as a user starts it."""
-        env = os.environ | {
-            "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("api", "operator")),
-            "KUBECONFIG": str(self.cluster.kubeconfig),
-            "DREAMBOOTH_JOB_COMMAND": str(list(self.settings.job_command)).replace("'", '"'),
-            "DREAMBOOTH_NAMESPACES": self.namespace,
-            "DREAMBOOTH_PROGRESS_LISTEN": f"127.0.0.1:{self.progress_port}",
-            "DREAMBOOTH_PROGRESS_ADVERTISED_URL": self.settings.progress_url or "",
-            "DREAMBOOTH_HEALTH_LISTEN": f"127.0.0.1:{self.health_port}",
-        }
-        with (self.folder / "operator.log").open("ab") as log:
+    def start_process(self, **more: str) -> subprocess.Popen[bytes]:
+        """`python -m dreambooth_operator`, as a user starts it, with `more` environment variables."""
+        env = (
+            os.environ
+            | {
+                "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("api", "operator")),
+                "KUBECONFIG": str(self.cluster.kubeconfig),
+                "DREAMBOOTH_JOB_COMMAND": str(list(self.settings.job_command)).replace("'", '"'),
+                "DREAMBOOTH_NAMESPACES": self.namespace,
+                "DREAMBOOTH_PROGRESS_LISTEN": f"127.0.0.1:{self.progress_port}",
+                "DREAMBOOTH_PROGRESS_ADVERTISED_URL": self.settings.progress_url or "",
+                "DREAMBOOTH_HEALTH_LISTEN": f"127.0.0.1:{self.health_port}",
+            }
+            | more
+        )
+        with (self.folder / f"operator-{self.health_port}.log").open("ab") as log:
             self.process = subprocess.Popen([sys.executable, "-m", "dreambooth_operator"], env=env, stderr=log)
         return self.process
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,13 +30,17 @@ KEY = ("dreambooth", "operator")
 TERMS = Terms(15)
 
 
+def idle() -> None: ...
+
+
 class World:
     """Replicas of one operator, the API server they share, and the time that passes for all of them."""
 
     def __init__(self, replicas: int = 2) -> None:
         self.time, self.cluster = 0.0, MemoryCluster()
         self.down = self.reply_lost = False
-        self.before_write: Callable[[], None] = lambda: None
+        self.before_write: Callable[[], None] = idle
+        self.before_reply: Callable[[], None] = idle
         self.replicas = [self.replica(number) for number in range(replicas)]
 
     def replica(self, number: int) -> Election:
@@ -78,11 +83,13 @@ class World:
         return self._write(lambda: self.cluster.update(resource, namespace, name, body))
 
     def _write(self, send: Callable[[], Json]) -> Json:
-        before, self.before_write = self.before_write, lambda: None
+        before, self.before_write = self.before_write, idle
         before()
         if self.down:
             raise Unavailable("update leases: network")
         answer = send()
+        before, self.before_reply = self.before_reply, idle
+        before()
         if self.reply_lost:
             raise Unavailable("update leases: connection reset")
         return answer
@@ -230,6 +237,22 @@ def test_other_annotations_and_labels_of_the_lease_stay(world: World) -> None:
     assert metadata["annotations"] == {"c": "d", "dreambooth.dev/progress-url": "http://10.0.0.0:8081"}
 
 
+def test_r18_time_counts_from_before_the_renewal_was_sent(world: World) -> None:
+    one, two = world.replicas
+    world.run(2, one, two)
+
+    def stopped() -> None:
+        world.turn(two)
+        world.time += 12
+
+    world.before_reply = stopped
+    world.turn(one)
+    assert not one.holds()
+    world.time += 4
+    world.turn(two)
+    assert world.holders() == [1]
+
+
 REPLICAS = st.integers(0, 2)
 STEPS = st.one_of(
     st.tuples(st.just("pass"), st.floats(0, 20)),
@@ -238,7 +261,8 @@ STEPS = st.one_of(
     st.tuples(st.just("restart"), REPLICAS),
     st.tuples(st.just("down"), st.booleans()),
     st.tuples(st.just("lose replies"), st.booleans()),
-    st.tuples(st.just("stopped between read and write"), REPLICAS, REPLICAS, st.floats(0, 40)),
+    st.tuples(st.just("stopped before the write"), REPLICAS, REPLICAS, st.floats(0, 40)),
+    st.tuples(st.just("stopped before the reply"), REPLICAS, REPLICAS, st.floats(0, 40)),
 )
 
 
@@ -274,10 +298,11 @@ def test_r18_never_two_at_a_time_and_soon_one(steps: list[tuple[Any, ...]]) -> N
                 world.down = down
             case ("lose replies", lost):
                 world.reply_lost = lost
-            case (_, number, other, seconds):
-                world.before_write = lambda other=other, seconds=seconds: others_act(other, seconds)
+            case (when, number, other, seconds):
+                act = partial(others_act, other, seconds)
+                world.before_write, world.before_reply = (act, idle) if when.endswith("write") else (idle, act)
                 world.turn(world.replicas[number])
-                world.before_write = lambda: None
+                world.before_write = world.before_reply = idle
         look()
     world.down = world.reply_lost = False
     world.replicas = [r if not r.lost else world.replica(n) for n, r in enumerate(world.replicas)]
