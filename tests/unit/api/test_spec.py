@@ -15,7 +15,7 @@ from dreambooth_api.spec import TrainingJobSpec
 from tests.wrong_manifests import WRONG, Wrong, good_spec
 
 ROOT = Path(__file__).parents[3]
-CRD_FILE = ROOT / "helm/dreambooth-operator/crds/trainingjobs.yaml"
+CRD_FILE = ROOT / "helm/dreambooth-operator/files/crds/trainingjobs.yaml"
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 
 
