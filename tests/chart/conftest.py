@@ -108,11 +108,18 @@ def chart(tmp_path_factory: pytest.TempPathFactory) -> Chart:
     return Chart(tmp_path_factory.mktemp("helm"))
 
 
+class Permissive(ControlPlane):
+    """Allows privileged containers, as most clusters do, so that what forbids them here is the chart."""
+
+    def _api_flags(self, etcd_port: int, api_port: int) -> list[str]:
+        return [*super()._api_flags(etcd_port, api_port), "--allow-privileged=true"]
+
+
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[ControlPlane]:
     """No node, and no CRD: it comes with the chart."""
     with scratch_folder(cache_dir() / "test-clusters") as folder:
-        control_plane = ControlPlane(tools(), folder)
+        control_plane = Permissive(tools(), folder)
         try:
             control_plane.start()
             yield control_plane
