@@ -20,6 +20,7 @@ from dreambooth_api import names
 from dreambooth_operator import metrics
 from dreambooth_operator.__main__ import Operator
 from dreambooth_operator.cluster import KubeCluster, connect
+from dreambooth_operator.election import Election
 from dreambooth_operator.settings import Settings
 
 Json = dict[str, Any]
@@ -55,15 +56,17 @@ class Kit:
             health_listen=("127.0.0.1", self.health_port),
             workers=2,
         )
+        self.kubeconfig = cluster.kubeconfig  # whose rights an operator in this process has
+        self.observe: Callable[[str, str, str], None] = metrics.count_call
         self.operator: Operator | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
     def connect(self) -> KubeCluster:
-        return connect(16, metrics.count_call, str(self.cluster.kubeconfig))
+        return connect(16, self.observe, str(self.kubeconfig))
 
-    def start(self, **settings: Any) -> Operator:
+    def start(self, election: Election | None = None, **settings: Any) -> Operator:
         """The operator's objects in this process."""
-        self.operator = Operator(self.connect(), replace(self.settings, **settings), watch_seconds=(20, 40))
+        self.operator = Operator(self.connect(), replace(self.settings, **settings), election, watch_seconds=(20, 40))
         self.operator.start()
         return self.operator
 
