@@ -306,10 +306,19 @@ def test_upgrade_and_uninstall_leave_training_jobs_and_their_jobs_alone(
         same = [one["metadata"]["uid"] for one in (parent, run)] == [one["metadata"]["uid"] for one in (job, child)]
         return same and not any("deletionTimestamp" in one["metadata"] for one in (parent, run))
 
+    def columns() -> list[str]:
+        return [one["name"] for one in api.get(CRD_PATH)["spec"]["versions"][0]["additionalPrinterColumns"]]
+
     installed.upgrade(RELEASE, namespace)
     served = api.get(CRD_PATH)["spec"]["versions"][0]
-    assert "Loss" in [column["name"] for column in served["additionalPrinterColumns"]]
+    assert "Loss" in columns()
     assert "display" in served["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]
+    assert untouched()
+
+    installed.helm("rollback", RELEASE, "--namespace", namespace)
+    assert "Loss" not in columns()
+    installed.upgrade(RELEASE, namespace)
+    assert "Loss" in columns()
     assert untouched()
 
     installed.uninstall(RELEASE, namespace)
@@ -320,6 +329,11 @@ def test_upgrade_and_uninstall_leave_training_jobs_and_their_jobs_alone(
     installed.install(RELEASE, namespace)  # takes the kept CRD up again
     assert untouched()
     installed.uninstall(RELEASE, namespace)
+    with pytest.raises(HelmError, match="ownership"):
+        installed.install("other", namespace)
+    installed.helm("install", "other", installed.folder, "--namespace", namespace, "--take-ownership")
+    assert untouched()
+    installed.uninstall("other", namespace)
 
     api.delete(training_jobs(work, "rex"))  # with no operator there, nothing holds it
     wait_until(lambda: api.find(training_jobs(work, "rex")) is None, "TrainingJob is deleted")

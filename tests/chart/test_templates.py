@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 
 from dreambooth_api.crd import crd
 from dreambooth_api.names import ENV_CREDENTIALS, PATH_CREDENTIALS
@@ -14,7 +15,7 @@ from dreambooth_operator.cluster import Json
 from dreambooth_operator.manifests import USER
 from dreambooth_operator.rights import RIGHTS, Scope
 from dreambooth_operator.settings import from_environment
-from tests.chart.conftest import FULLNAME, NAMESPACE, Chart, HelmError, Object, find, is_hook
+from tests.chart.conftest import CHART, FULLNAME, NAMESPACE, Chart, HelmError, Object, find, is_hook
 from tests.chart.restricted import violations
 
 pytestmark = pytest.mark.integration  # for helm is built with the cluster's tools
@@ -427,3 +428,25 @@ def test_notes_warn_of_what_is_left_out(chart: Chart) -> None:
     assert "NOTE" not in chart.notes(**EVERYTHING)
     assert "create secret generic bucket-keys" in chart.notes(**EVERYTHING)
     assert "doctor.bucketUri is empty" in chart.notes(storage=STORAGE)
+
+
+# The page for whoever installs it
+
+PAGE = (CHART.parents[1] / "docs/install.md").read_text()
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yaml\n# values.yaml\n(.*?)```", PAGE, re.DOTALL))
+def test_values_in_the_docs_are_taken(chart: Chart, block: str) -> None:
+    assert chart.render(**yaml.safe_load(block))
+
+
+def test_values_named_in_the_docs_exist() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    sections = "|".join(name for name, value in values.items() if isinstance(value, dict))
+    named = re.findall(rf"`((?:{sections})(?:\.\w+)+)", PAGE)
+    assert len(named) > 10
+    for path in named:
+        found = values
+        for name in path.split("."):
+            assert name in found, path
+            found = found[name]
