@@ -58,7 +58,10 @@ class ProgressBoard:
         self._next_write = 0.0
 
     def post(self, pod_uid: str, progress: Progress, now: datetime) -> float | None:
-        """Keeps the record; returns in how many seconds its status write is due, None if it is an old record."""
+        """Keeps the record; returns in how many seconds its status write is due, None if it is an old record.
+
+        A write that is overdue is one that fails: reports do not hasten it past its back-off.
+        """
         with self._lock:
             clock = self._clock()
             entry = self._entries.get(pod_uid)
@@ -67,13 +70,14 @@ class ProgressBoard:
             elif progress.sequence <= entry.progress.sequence:
                 return None
             entry.progress, entry.heard = progress, now
+            overdue = entry.slot is not None and entry.slot < clock
             if entry.slot is None:
                 entry.slot = max(clock, entry.written + JOB_PERIOD_SECONDS, self._next_write)
                 self._next_write = max(clock, self._next_write) + 1 / WRITES_PER_SECOND
             self._entries.move_to_end(pod_uid)
             while len(self._entries) > PODS_KEPT:
                 self._entries.popitem(last=False)
-            return max(0.0, entry.slot - clock)
+            return JOB_PERIOD_SECONDS if overdue else max(0.0, entry.slot - clock)
 
     def due(self, pod_uid: str) -> tuple[Progress, datetime] | None:
         """The newest record, if a status write may carry it now."""

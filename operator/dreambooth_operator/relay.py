@@ -7,6 +7,7 @@ leader alone checks it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
@@ -38,12 +39,10 @@ class Relay:
         if request.headers.get(PASSED_ON) or leader.scheme != "http" or not leader.hostname:
             return Answer(503, "no replica is known to lead at the moment\n")
         headers = {PASSED_ON: "1", "Authorization": request.headers.get("Authorization", "")}
-        connection = HTTPConnection(leader.hostname, leader.port, timeout=TIMEOUT_SECONDS)
         try:
-            connection.request("POST", names.PROGRESS_PATH, request.read(int(length)), headers)
-            response = connection.getresponse()
-            return Answer(response.status, response.read(ANSWER_LIMIT_BYTES).decode(errors="replace"))
-        except (OSError, HTTPException):
+            with closing(HTTPConnection(leader.hostname, leader.port, timeout=TIMEOUT_SECONDS)) as connection:
+                connection.request("POST", names.PROGRESS_PATH, request.read(int(length)), headers)
+                response = connection.getresponse()
+                return Answer(response.status, response.read(ANSWER_LIMIT_BYTES).decode(errors="replace"))
+        except (OSError, HTTPException, ValueError):  # ValueError: a port that is none
             return Answer(503, "the leading replica does not answer\n")
-        finally:
-            connection.close()

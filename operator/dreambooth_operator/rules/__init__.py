@@ -22,6 +22,7 @@ from dreambooth_operator.rules import (
     running,
     stalled,
     startup,
+    superseded,
     suspended,
 )
 
@@ -35,6 +36,7 @@ RULES: tuple[Rule, ...] = (
     completed.rule,
     failed.rule,
     suspended.rule,
+    superseded.rule,
     deadline.rule,
     preempted.rule,
     stalled.rule,

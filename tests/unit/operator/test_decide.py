@@ -122,6 +122,14 @@ CASES: dict[str, tuple[Observed, str]] = {
     "suspended, stopping": (seen(policy(suspend=True), child_record(deletionTimestamp=at(0)), pod_record()), "wait"),
     "resumed": (seen(record(status=SUSPENDED)), "create 3"),
     "resumed, child made before a crash": (seen(record(status=SUSPENDED), child_record(run=3)), "wait"),
+    "two Jobs at once, by a write that came late": (
+        seen(record(status={"runIndex": 1}), child_record(), child_record(run=1), pod_record(run=1)),
+        "delete rex-r0",
+    ),
+    "an ended Job beside its successor": (
+        seen(record(status={"runIndex": 1}), child_record(deletionTimestamp=at(0)), child_record(run=1)),
+        "wait",
+    ),
     "resumed before it had stopped": (seen(record(), child_record(deletionTimestamp=at(0))), "wait"),
     "ran too long": (seen(policy(activeDeadlineSeconds=59), child_record(), pod_record()), "fail DeadlineExceeded"),
     "ran too long over two attempts": (

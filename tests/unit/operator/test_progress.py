@@ -156,6 +156,14 @@ def test_a_write_that_failed_is_due_still() -> None:
     assert board.due("pod") == board.due("pod") is not None
 
 
+def test_reports_do_not_hasten_a_write_that_fails() -> None:
+    clock = [100.0]
+    board = ProgressBoard(lambda: clock[0])
+    assert board.post("pod", _report(1), NOW) == 0.0
+    clock[0] += 2
+    assert board.post("pod", _report(2), NOW) == 10.0
+
+
 def test_before_its_slot_a_report_is_not_written() -> None:
     clock = [100.0]
     board = ProgressBoard(lambda: clock[0])

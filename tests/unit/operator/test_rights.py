@@ -1,0 +1,31 @@
+"""The one list of rights, and the pages that repeat it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dreambooth_operator.rights import RIGHTS, Scope, rules
+
+PAGE = Path(__file__).parents[3] / "docs" / "operator.md"
+WHERE = {Scope.SERVED: "the namespaces served", Scope.CLUSTER: "the cluster", Scope.OWN: "its own namespace"}
+
+
+def test_the_page_lists_exactly_these_rights() -> None:
+    section = PAGE.read_text().split("\n## Rights\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][2:]
+    assert rows == [f"| {right} | {WHERE[right.scope]} | {right.reason} |" for right in RIGHTS]
+
+
+def test_rules_hold_every_right_once() -> None:
+    found = [
+        (g, r, v) for rule in rules(RIGHTS) for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]
+    ]
+    assert sorted(found) == sorted((right.group, right.resource, right.verb) for right in RIGHTS)
+    assert len(set(found)) == len(found)
+
+
+def test_the_operator_may_neither_read_secrets_nor_make_pods() -> None:
+    allowed = {(right.resource, right.verb) for right in RIGHTS}
+    assert not [resource for resource, _ in allowed if resource in ("secrets", "configmaps", "nodes", "*")]
+    assert {verb for resource, verb in allowed if resource == "pods"} == {"list", "watch"}
+    assert "*" not in {verb for _, verb in allowed}
