@@ -23,6 +23,11 @@ from devcluster.cluster import scratch_folder, wait_until
 from devcluster.controlplane import ControlPlane
 from devcluster.kube import Kube
 from devcluster.toolchain import cache_dir, helm, tools
+from dreambooth_api.names import API_VERSION, KIND
+from dreambooth_operator.manifests import child_job
+from dreambooth_operator.observe import project_training_job
+from dreambooth_operator.settings import Settings
+from tests.wrong_manifests import good_spec
 
 CHART = Path(__file__).parents[2] / "helm/dreambooth-operator"
 RELEASE, NAMESPACE = "rel", "dream"
@@ -101,6 +106,18 @@ def find(objects: list[Object], kind: str, name: str = "", namespace: str = "") 
 
 def is_hook(one: Object) -> bool:
     return "helm.sh/hook" in one["metadata"].get("annotations", {})
+
+
+def rex() -> Object:
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "rex"}, "spec": good_spec()}
+
+
+def training_pod(namespace: str) -> Object:
+    """As the Job controller makes it from the operator's Job."""
+    stored = {"namespace": namespace, "uid": "0", "resourceVersion": "1", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    job = child_job(project_training_job(rex() | {"metadata": {"name": "rex"} | stored}), 0, Settings())
+    template: Object = job["spec"]["template"]
+    return template | {"metadata": template["metadata"] | {"name": "probe"}}
 
 
 @pytest.fixture(scope="session")

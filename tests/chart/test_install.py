@@ -19,16 +19,15 @@ from devcluster.controlplane import ControlPlane
 from devcluster.kube import ApiError, Kube
 from devcluster.toolchain import tools
 from dreambooth_api.crd import crd
-from dreambooth_api.names import API_VERSION, GROUP, KIND, LABEL_JOB, PLURAL
+from dreambooth_api.names import API_VERSION, GROUP, LABEL_JOB, PLURAL
 from dreambooth_operator.cluster import connect
 from dreambooth_operator.doctor import Finding, Result, examine
 from dreambooth_operator.manifests import child_job
 from dreambooth_operator.observe import project_training_job
 from dreambooth_operator.rights import RIGHTS, Scope
 from dreambooth_operator.settings import Settings, from_environment
-from tests.chart.conftest import FULLNAME, RELEASE, Chart, HelmError, Object
+from tests.chart.conftest import FULLNAME, RELEASE, Chart, HelmError, Object, rex, training_pod
 from tests.chart.test_templates import EVERYTHING, STORAGE, operator, plain_env
-from tests.wrong_manifests import good_spec
 
 pytestmark = pytest.mark.integration
 
@@ -208,18 +207,6 @@ def test_people_with_the_usual_roles_write_or_read_training_jobs(release: Releas
 
 
 # Admission
-
-
-def rex() -> Object:
-    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "rex"}, "spec": good_spec()}
-
-
-def training_pod(namespace: str) -> Object:
-    """As the Job controller makes it from the operator's Job."""
-    stored = {"namespace": namespace, "uid": "0", "resourceVersion": "1", "creationTimestamp": "2026-01-01T00:00:00Z"}
-    job = child_job(project_training_job(rex() | {"metadata": {"name": "rex"} | stored}), 0, Settings())
-    template: Object = job["spec"]["template"]
-    return template | {"metadata": template["metadata"] | {"name": "probe"}}
 
 
 def pod(labels: dict[str, str], container: Object, **spec: Any) -> Object:

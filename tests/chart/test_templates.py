@@ -15,7 +15,7 @@ from dreambooth_operator.cluster import Json
 from dreambooth_operator.manifests import USER
 from dreambooth_operator.rights import RIGHTS, Scope
 from dreambooth_operator.settings import from_environment
-from tests.chart.conftest import CHART, FULLNAME, NAMESPACE, Chart, HelmError, Object, find, is_hook
+from tests.chart.conftest import CHART, FULLNAME, NAMESPACE, Chart, HelmError, Object, find, is_hook, training_pod
 from tests.chart.restricted import violations
 
 pytestmark = pytest.mark.integration  # for helm is built with the cluster's tools
@@ -290,6 +290,28 @@ def test_the_operator_is_reached_by_training_pods_of_its_namespaces_and_reaches_
     assert training["namespaceSelector"]["matchExpressions"][0]["values"] == ["team-a"]
     assert "namespaceSelector" not in standby
     assert [ports(rule) for rule in spec["egress"]] == [{53}, {443, 6443}, {"progress"}]
+
+
+def test_the_policies_select_what_they_are_meant_for(chart: Chart) -> None:
+    objects = chart.render(**EVERYTHING)
+    labels = {
+        "training": training_pod("team-a")["metadata"]["labels"],
+        "operator": find(objects, "Deployment")["spec"]["template"]["metadata"]["labels"],
+        "doctor": find(objects, "Pod", f"{FULLNAME}-doctor")["metadata"]["labels"],
+        "bucket doctor": find(objects, "Pod", f"{FULLNAME}-doctor-bucket")["metadata"]["labels"],
+    }
+
+    def selected(namespace: str) -> set[str]:
+        selector = find(objects, "NetworkPolicy", namespace=namespace)["spec"]["podSelector"]
+        return {
+            name
+            for name, own in labels.items()
+            if selector["matchLabels"].items() <= own.items()
+            and all(own.get(one["key"]) in one["values"] for one in selector.get("matchExpressions", []))
+        }
+
+    assert selected(NAMESPACE) == {"operator", "doctor"}
+    assert selected("team-a") == {"training", "bucket doctor"}
 
 
 def test_an_empty_list_of_peers_opens_nothing(chart: Chart) -> None:

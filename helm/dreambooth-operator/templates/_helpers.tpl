@@ -127,11 +127,8 @@ app.kubernetes.io/component: operator
 {{- end }}
 
 {{- define "dreambooth.pullSecrets" -}}
-{{- with . }}
-imagePullSecrets:
-  {{- range . }}
-  - name: {{ . }}
-  {{- end }}
+{{- range . }}
+- name: {{ . }}
 {{- end }}
 {{- end }}
 
