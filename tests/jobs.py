@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,10 @@ class JobBucket:
         }
         return spec | sections
 
-    def start(self, spec: Mapping[str, Any], *, uid: str = JOB_UID, run_index: int = 0) -> Attempt:
+    def start(
+        self, spec: Mapping[str, Any], *, uid: str = JOB_UID, run_index: int = 0, around: Sequence[str] = ()
+    ) -> Attempt:
+        """`around` is a command that runs the job's own as its last arguments; `{scratch}` in it is the folder."""
         self.attempts += 1
         folder = self.folder / f"attempt-{self.attempts}"
         (folder / "scratch").mkdir(parents=True)
@@ -84,9 +87,8 @@ class JobBucket:
             ENV_LOG_FORMAT: "json",
         }
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dreambooth_job"], env=environment, stderr=log, start_new_session=True
-            )
+            command = [*(a.format(scratch=folder / "scratch") for a in around), sys.executable, "-m", "dreambooth_job"]
+            process = subprocess.Popen(command, env=environment, stderr=log, start_new_session=True)
         return Attempt(folder, process)
 
 

@@ -7,7 +7,6 @@ the trainer, so the pictures go even when the trainer crashes or is killed for i
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -22,6 +21,9 @@ from dreambooth_api.logs import configure
 from dreambooth_api.names import ENV_SCRATCH, ENV_TERMINATION_MESSAGE, TERMINATION_MESSAGE_LIMIT_BYTES
 from dreambooth_api.reasons import Reason
 from dreambooth_api.status import Outcome
+from dreambooth_job.explain import explain
+from dreambooth_job.memory import killed_for_memory, limit_bytes
+from dreambooth_job.process import keep_memory_private
 from dreambooth_job.scratch import purge, working_environment
 
 log = structlog.get_logger()
@@ -36,17 +38,26 @@ def main(trainer: Sequence[str] = TRAINER) -> int:
 
         return doctor.main(sys.argv[2:])
     configure()
-    # A core dump would carry pictures and weights to the node's disk.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    keep_memory_private()
     scratch = Path(os.environ[ENV_SCRATCH])
     log.info("job_started", python=sys.version.split()[0])
-    started = time.monotonic()
-    exit_code, said = _run_trainer(trainer, scratch)
-    outcome = said or _unexplained(exit_code)
+    started, killed_before = time.monotonic(), killed_for_memory()
+    try:
+        exit_code, said = _run_trainer(trainer, scratch)
+        outcome = said or _unexplained(exit_code, killed_for_memory() > killed_before)
+    except OSError as error:  # scratch is full, or cannot be written at all
+        outcome = _outcome(*explain(error, scratch))
     outcome = outcome.model_copy(update={"purge": purge(scratch)})
     log.info("job_finished", reason=outcome.reason, seconds=round(time.monotonic() - started, 1))
     _say(outcome)
-    return reasons.REASONS[outcome.reason].exit_code or 0
+    return _exit_code(reasons.REASONS[outcome.reason])
+
+
+def _exit_code(reason: Reason) -> int:
+    """MemoryLimitExceeded is the operator's word and has no code: it leaves with one that is not retried either."""
+    code = reasons.OUT_OF_MEMORY.exit_code if reason.exit_code is None else reason.exit_code
+    assert code is not None
+    return code
 
 
 def _run_trainer(command: Sequence[str], scratch: Path) -> tuple[int, Outcome | None]:
@@ -79,14 +90,26 @@ def _run_trainer(command: Sequence[str], scratch: Path) -> tuple[int, Outcome | 
     return exit_code, Outcome.model_validate_json(text) if text else None
 
 
-def _unexplained(exit_code: int) -> Outcome:
+def _unexplained(exit_code: int, for_memory: bool) -> Outcome:
     """The trainer ended without a word: killed, or crashed in native code."""
+    if for_memory:
+        return _outcome(reasons.MEMORY_LIMIT, _too_small(limit_bytes()))
     if exit_code == -signal.SIGTERM:  # before its handler stood
         return _outcome(reasons.INTERRUPTED, "The pod was asked to stop while the trainer was starting.")
     if exit_code == -signal.SIGKILL:
-        return _outcome(reasons.KILLED, "The trainer was killed; most often the memory limit is too small.")
+        return _outcome(
+            reasons.KILLED, "The trainer was killed from outside, and not for its memory; look at the node."
+        )
     cause = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
     return _outcome(reasons.INTERNAL_ERROR, f"The trainer ended with {cause} and no message; see the pod's log.")
+
+
+def _too_small(limit: int | None) -> str:
+    had = f"its limit of {limit / 2**30:.1f} GiB" if limit else "the node's memory"
+    return (
+        f"The kernel killed the trainer because {had} was used up. Raise runtime.resources.memory; with "
+        "runtime.scratch.medium: Memory the working data counts too."
+    )
 
 
 def _outcome(reason: Reason, message: str) -> Outcome:

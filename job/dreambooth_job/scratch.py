@@ -18,6 +18,9 @@ _FOLDERS = {
     "TMPDIR": "tmp",
     "XDG_CACHE_HOME": "cache",
     "XDG_CONFIG_HOME": "config",
+    "XDG_DATA_HOME": "data",
+    "XDG_STATE_HOME": "state",
+    "XDG_RUNTIME_DIR": "run",
     "HF_HOME": "cache/huggingface",
     "MPLCONFIGDIR": "cache/matplotlib",
     "TORCH_HOME": "cache/torch",
@@ -26,6 +29,8 @@ _FOLDERS = {
     "CUDA_CACHE_PATH": "cache/cuda",
 }
 _SETTINGS = {
+    "USER": "dreambooth",  # a pod's user is in no passwd file, where libraries would look for a name
+    "LOGNAME": "dreambooth",
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -6,21 +6,23 @@ Holds the job's only broad `except`. Torch is imported after the first progress 
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
+import traceback
+from pathlib import Path
 
 import structlog
 from pydantic import ValidationError
 
-from dreambooth_api import reasons
 from dreambooth_api.logs import configure
-from dreambooth_api.names import ENV_RUN
+from dreambooth_api.names import ENV_RUN, ENV_SCRATCH
 from dreambooth_api.reasons import Reason
 from dreambooth_api.run import Run
 from dreambooth_api.status import Outcome
 from dreambooth_job.errors import InvalidSpec, JobError
+from dreambooth_job.explain import explain
 from dreambooth_job.interruption import Interruption
+from dreambooth_job.process import die_with_parent, keep_memory_private
 from dreambooth_job.progress import ProgressReporter, sender_from_environment
 
 log = structlog.get_logger()
@@ -28,6 +30,8 @@ log = structlog.get_logger()
 
 def main(pipe: int) -> None:
     configure()
+    keep_memory_private()
+    die_with_parent()
     interruption = Interruption()
     interruption.listen()
     with ProgressReporter(sender_from_environment()) as progress:
@@ -50,12 +54,11 @@ def _attempt(progress: ProgressReporter, interruption: Interruption) -> Outcome:
 
         return run_pipeline(run, progress, interruption)
     except JobError as error:
-        log.warning("attempt_ended", reason=error.reason.name, message=str(error))
+        log.warning("attempt_ended", reason=error.reason.name)  # the message is for the user: it may name a picture
         return _outcome(error.reason, str(error))
     except Exception as error:
-        reason, message = explain(error)
-        # The traceback names our lines; the error's own text may quote a file and stays out of status.
-        log.exception("attempt_ended", reason=reason.name)
+        reason, message = explain(error, Path(os.environ[ENV_SCRATCH]))
+        log.error("attempt_ended", reason=reason.name, error=type(error).__name__, lines=where(error))
         return _outcome(reason, message)
 
 
@@ -68,15 +71,12 @@ def parse_run(text: str) -> Run:
         raise InvalidSpec(f"The TrainingJob does not parse: {wrong}. Correct it and apply it again.") from None
 
 
-def explain(error: Exception) -> tuple[Reason, str]:
-    """The reason behind an error of a library."""
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, and torch may not be loaded yet
-        return reasons.OUT_OF_MEMORY, f"{reasons.OUT_OF_MEMORY.meaning} {reasons.OUT_OF_MEMORY.advice}"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return reasons.SCRATCH_FULL, f"{reasons.SCRATCH_FULL.meaning} Raise runtime.scratch.sizeLimit."
-    if isinstance(error, MemoryError):
-        return reasons.KILLED, "The process ran out of memory; raise runtime.resources.memory."
-    return reasons.INTERNAL_ERROR, f"{type(error).__name__} in the job; the pod's log has the traceback."
+def where(error: BaseException) -> list[str]:
+    """The traceback without the errors' own texts, which may quote a file, a key or a prompt; innermost line last."""
+    frames = traceback.extract_tb(error.__traceback__)
+    cause = error.__cause__ or error.__context__
+    before = [*where(cause), f"then {type(error).__name__}"] if cause else []
+    return [*before, *(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)]
 
 
 def _outcome(reason: Reason, message: str) -> Outcome:

@@ -1,4 +1,4 @@
-"""`dreambooth-job doctor` against a real store and stores that refuse; test_careless_store.py has the one that ignores conditions."""
+"""`dreambooth-job doctor` against a real store and stores that refuse (test_careless_store.py has a careless one)."""
 
 from __future__ import annotations
 

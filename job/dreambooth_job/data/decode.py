@@ -78,7 +78,7 @@ def _decoder_errors(path: Path) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged EXIF and of many pixels: both are dealt with here
             yield
-    except ImagesUnusable:
+    except (ImagesUnusable, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise ImagesUnusable(_what_else(path)) from error

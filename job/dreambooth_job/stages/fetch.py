@@ -16,6 +16,7 @@ from dreambooth_job.contracts import ObjectInfo
 from dreambooth_job.data.listing import classify
 from dreambooth_job.data.pictures import File
 from dreambooth_job.errors import ScratchFull, StorageNotFound
+from dreambooth_job.explain import no_room
 from dreambooth_job.storage.digests import sha256_of
 from dreambooth_job.storage.manifest import Input
 from dreambooth_job.storage.s3 import S3Store
@@ -146,10 +147,7 @@ class _Fetching:
         needed = sum(want.info.size_bytes for want in self._wanted)
         free = shutil.disk_usage(self._workspace.root).free
         if needed > free:
-            raise ScratchFull(
-                f"the inputs need {needed / 2**30:.1f} GiB, the scratch volume has {free / 2**30:.1f} GiB free; "
-                "raise runtime.scratch.sizeLimit"
-            )
+            raise ScratchFull(no_room(self._workspace.root, needed))
 
 
 def digest_of(source: Path) -> str:

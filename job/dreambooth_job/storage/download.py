@@ -18,6 +18,7 @@ from typing import Any
 
 from dreambooth_job.contracts import ObjectInfo, Verification
 from dreambooth_job.errors import InputChanged, InputCorrupt, ScratchFull
+from dreambooth_job.explain import no_room
 from dreambooth_job.storage.client import Bucket
 from dreambooth_job.storage.digests import BLOCK_BYTES, Digest, Expected, expected
 from dreambooth_job.storage.failures import Action, ConditionLost, TransferFault
@@ -126,7 +127,7 @@ def _temporary(path: Path, size_bytes: int) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
-        raise ScratchFull(f"no room for an object of {size_bytes} bytes in the scratch volume") from error
+        raise ScratchFull(no_room(path.parent, size_bytes)) from error
     finally:
         part_file.unlink(missing_ok=True)
 

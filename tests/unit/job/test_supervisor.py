@@ -16,11 +16,20 @@ from dreambooth_api.names import ENV_SCRATCH, ENV_TERMINATION_MESSAGE
 from dreambooth_api.status import Outcome
 from dreambooth_job.scratch import purge
 
-SUPERVISE = "import sys; from dreambooth_job.__main__ import main; sys.exit(main(sys.argv[1:]))"
+SUPERVISE = """
+import os, sys
+from functools import partial
+from pathlib import Path
+from dreambooth_job import __main__ as job
+kernel = Path(os.environ["KERNEL"])
+job.killed_for_memory, job.limit_bytes = partial(job.killed_for_memory, kernel), partial(job.limit_bytes, kernel)
+sys.exit(job.main(sys.argv[1:]))
+"""
 # Leaves a picture behind, tells the test it is up, then ends as the case says.
 TRAINER = """
 import os, sys, time
 open(os.path.join(os.environ["TMPDIR"], "picture.png"), "wb").write(b"x" * 1000)
+KERNEL = os.environ["KERNEL"]
 def say(text):
     os.write(int(sys.argv[-1]), text.encode())
 {ending}
@@ -31,15 +40,24 @@ class Pod:
     def __init__(self, folder: Path, ending: str) -> None:
         self.scratch, self.message = folder / "scratch", folder / "message"
         self.scratch.mkdir()
+        counters = folder / "kernel/sys/fs/cgroup"
+        counters.mkdir(parents=True)
+        (counters / "memory.events").write_text("oom_kill 3\n")
+        (counters / "memory.max").write_text(f"{2 << 30}\n")
+        self.environment = os.environ | {
+            "KERNEL": str(folder / "kernel"),
+            ENV_SCRATCH: str(self.scratch),
+            ENV_TERMINATION_MESSAGE: str(self.message),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-c", SUPERVISE, sys.executable, "-c", TRAINER.format(ending=ending)],
-            env=os.environ | {ENV_SCRATCH: str(self.scratch), ENV_TERMINATION_MESSAGE: str(self.message),
-                              "PYTHONPATH": os.pathsep.join(sys.path)},
+            env=self.environment,
             stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
 
-    def wait_for_picture(self) -> None:
-        while not list(self.scratch.rglob("picture.png")):
+    def wait_for(self, file: str) -> None:
+        while not list(self.scratch.rglob(file)):
             time.sleep(0.01)
 
     def end(self) -> tuple[int, Outcome]:
@@ -56,7 +74,7 @@ class Pod:
         ("os.abort()", reasons.INTERNAL_ERROR),
         ("os.kill(os.getpid(), 9)", reasons.KILLED),
     ],
-    ids=["completed", "refused", "exits", "ends without a word", "aborts", "killed for its memory"],
+    ids=["completed", "refused", "exits", "ends without a word", "aborts", "killed by somebody"],
 )
 def test_every_ending_empties_scratch_and_has_a_reason(tmp_path: Path, ending: str, reason: reasons.Reason) -> None:
     pod = Pod(tmp_path, ending)
@@ -81,7 +99,7 @@ time.sleep(20)""",
 )
 def test_sigterm_reaches_the_trainer_and_never_ends_in_success(tmp_path: Path, ending: str) -> None:
     pod = Pod(tmp_path, ending)
-    pod.wait_for_picture()
+    pod.wait_for("picture.png")
     time.sleep(0.2)
     pod.process.send_signal(signal.SIGTERM)
     exit_code, outcome = pod.end()
@@ -100,3 +118,64 @@ def test_purge_counts_files_and_follows_no_link(tmp_path: Path) -> None:
     assert purged.complete
     assert purged.files == 2
     assert (outside / "kept").exists()
+
+
+def test_trainer_that_the_kernel_killed_for_its_memory_is_not_tried_again(tmp_path: Path) -> None:
+    kill = "open(KERNEL + '/sys/fs/cgroup/memory.events', 'w').write('oom_kill 4'); os.kill(os.getpid(), 9)"
+    pod = Pod(tmp_path, kill)
+    exit_code, outcome = pod.end()
+    assert outcome.reason == reasons.MEMORY_LIMIT.name
+    assert "limit of 2.0 GiB" in outcome.message
+    assert "runtime.resources.memory" in outcome.message
+    assert exit_code in reasons.exit_codes(reasons.Retry.NEVER)
+    assert list(pod.scratch.iterdir()) == []
+
+
+def test_scratch_that_cannot_be_written_is_an_ending_like_any_other(tmp_path: Path) -> None:
+    pod = Pod(tmp_path, "")
+    pod.end()
+    (pod.scratch / "home").write_text("in the way")
+    again = subprocess.run(pod.process.args, env=pod.environment, capture_output=True)
+    assert again.returncode == reasons.INTERNAL_ERROR.exit_code
+    assert Outcome.model_validate_json(pod.message.read_text()).reason == reasons.INTERNAL_ERROR.name
+    assert list(pod.scratch.iterdir()) == []
+
+
+PRIVATE = """
+from dreambooth_job.process import die_with_parent, keep_memory_private
+keep_memory_private(); die_with_parent()
+"""
+
+
+def test_no_core_of_either_process_is_dumped(tmp_path: Path) -> None:
+    pod = Pod(tmp_path, PRIVATE + "open(os.environ['TMPDIR'] + '/up', 'w').close(); time.sleep(20)")
+    pod.wait_for("up")
+    trainer = children_of(pod.process.pid)[0]
+    for pid in (pod.process.pid, trainer):
+        limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
+        assert [line.split()[4:6] for line in limits if line.startswith("Max core")] == [["0", "0"]]
+    pod.process.terminate()
+    pod.end()
+
+
+def test_memory_is_closed_to_other_processes_of_the_user() -> None:
+    asked = "import ctypes; prctl = ctypes.CDLL(None).prctl; before = prctl(3)"  # PR_GET_DUMPABLE
+    program = f"{asked}\n{PRIVATE}\nprint(before, prctl(3))"
+    ran = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": os.pathsep.join(sys.path)},
+                         capture_output=True, text=True, check=True)  # fmt: skip
+    assert ran.stdout.split() == ["1", "0"]
+
+
+def test_trainer_never_outlives_its_supervisor(tmp_path: Path) -> None:
+    pod = Pod(tmp_path, PRIVATE + "open(os.environ['TMPDIR'] + '/up', 'w').close(); time.sleep(20)")
+    pod.wait_for("up")
+    trainer = children_of(pod.process.pid)[0]
+    pod.process.kill()
+    pod.process.wait()
+    while Path(f"/proc/{trainer}/stat").exists() and " Z " not in Path(f"/proc/{trainer}/stat").read_text():
+        time.sleep(0.01)
+    assert list(pod.scratch.rglob("picture.png"))  # nobody was left to empty it: it goes with the pod's volume
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -1,40 +1,16 @@
-"""What happened, as a reason: the job's own errors, those of libraries, and specs that do not parse."""
+"""Specs that do not parse, errors and their reasons, and what of an error is written into the log."""
 
 from __future__ import annotations
 
-import errno
 import json
 
 import pytest
 
-from dreambooth_api import reasons
 from dreambooth_job.errors import InvalidSpec, JobError
-from dreambooth_job.trainer import explain, parse_run
+from dreambooth_job.trainer import parse_run, where
 from tests.wrong_manifests import WRONG, Wrong, good_spec
 
 RUN = {"name": "rex", "namespace": "pets", "uid": "u", "runIndex": 0, "generation": 1}
-
-
-class OutOfMemoryError(RuntimeError):
-    """Named as torch's, which is found by its name because torch may not be loaded yet."""
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), reasons.SCRATCH_FULL),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), reasons.SCRATCH_FULL),
-        (OSError(errno.EIO, "Input/output error"), reasons.INTERNAL_ERROR),
-        (OutOfMemoryError("CUDA out of memory"), reasons.OUT_OF_MEMORY),
-        (MemoryError(), reasons.KILLED),
-        (ZeroDivisionError("rex.jpg"), reasons.INTERNAL_ERROR),
-    ],
-    ids=["disk full", "quota", "disk broken", "GPU memory", "memory", "our bug"],
-)
-def test_error_of_a_library_has_a_reason_and_quotes_nothing(error: Exception, reason: reasons.Reason) -> None:
-    found, message = explain(error)
-    assert found is reason
-    assert "rex.jpg" not in message
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda w: w.name)
@@ -54,3 +30,17 @@ def test_every_error_class_has_a_reason_of_its_own() -> None:
 
     names = {leaf.__name__: leaf.reason.name for leaf in leaves(JobError) if leaf.__module__.endswith(".errors")}
     assert all(name == reason for name, reason in names.items())
+
+
+def test_a_traceback_in_the_log_names_lines_and_no_words_of_the_errors() -> None:
+    try:
+        try:
+            raise FileNotFoundError("rex.jpg")
+        except FileNotFoundError as inner:
+            raise ValueError("a photo of sks dog") from inner
+    except ValueError as error:
+        lines = where(error)
+    assert "then ValueError" in lines
+    assert all("test_trainer.py:" in line for line in lines if not line.startswith("then"))
+    assert "rex" not in str(lines)
+    assert "sks" not in str(lines)
