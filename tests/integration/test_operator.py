@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
 from devcluster.cluster import Cluster
 from devcluster.kube import ApiError
@@ -267,6 +268,14 @@ def _post(kit: Kit, token: str) -> int:
     return code
 
 
+def _ask_api_server(kit: Kit, token: str) -> int:
+    """For something that everybody who is known may read."""
+    access = kit.cluster.control_plane.access("nobody")
+    with urllib3.PoolManager(ca_certs=str(access.authority), retries=False) as pool:
+        path = f"{access.server}/apis"
+        return int(pool.request("GET", path, headers={"Authorization": f"Bearer {token}"}).status)
+
+
 def test_progress_is_taken_from_the_running_pod_alone(kit: Kit) -> None:
     stranger = {
         "metadata": {"name": "stranger", "labels": {}},
@@ -288,6 +297,8 @@ def test_progress_is_taken_from_the_running_pod_alone(kit: Kit) -> None:
     assert _post(kit, _token(kit, audience, impostor)) == 403  # our labels, but not of our Job
     assert kit.status()["progress"]["step"] < 799
     assert _post(kit, _token(kit, audience, pod)) == 204
+    assert _ask_api_server(kit, _token(kit, audience, pod)) == 401  # good for nothing else
+    assert _ask_api_server(kit, _token(kit, "https://kubernetes.default.svc", pod)) == 200
 
 
 # The process.

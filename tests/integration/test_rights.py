@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from devcluster.cluster import CRDS, Cluster, scratch_folder
 from devcluster.controlplane import ControlPlane
+from devcluster.kube import ApiError
 from devcluster.toolchain import cache_dir
 from dreambooth_api.crd import crd
 from dreambooth_operator.election import Election, Terms
 from dreambooth_operator.rights import RIGHTS, Right, Scope, rules
-from tests.integration.operator_kit import ROOT, Json, Kit, eventually
+from tests.integration.operator_kit import ROOT, SPEC, Json, Kit, eventually
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 STORY_SECONDS = 120
@@ -230,3 +232,40 @@ def _change_schema(cluster: Cluster, changed: bool) -> None:
         schema["properties"]["spec"]["properties"]["runPolicy"]["properties"]["suspend"]["description"] = "Old words."
     path = f"{CRDS}/{body['metadata']['name']}"
     cluster.kube.patch(path, body)
+
+
+# What an author may apply.
+
+
+def test_the_policy_of_the_threat_model_page(strict: Cluster, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "threat-model.md").read_text()
+    documents = list(yaml.safe_load_all(page.split("```yaml\n")[1].split("```")[0]))
+    strict.add_namespace("authors")
+    kit = Kit(strict, "authors", tmp_path)
+    runtime, storage = SPEC["runtime"], {"credentialsSecretRef": {"name": "somebody-elses"}}
+    refused: dict[str, Json] = {
+        "runtime.image": {"runtime": runtime | {"image": "registry.example.org/dreambooth-job:latest"}},
+        "runtime.serviceAccountName": {"runtime": runtime | {"serviceAccountName": "admin"}},
+        "storage.credentialsSecretRef": {"storage": storage},
+        "storage.endpoint": {"storage": {"endpoint": "https://elsewhere.example"}},
+    }
+    ours = {"image": f"registry.example.org/dreambooth-job@sha256:{64 * 'a'}"}
+
+    def refusal(spec: Json) -> str:
+        try:
+            kit.apply("tried", **spec)
+        except ApiError as error:
+            return str(error)
+        kit.delete("tried")
+        return ""
+
+    assert [refusal(spec) for spec in refused.values()] == [""] * len(refused)
+    for plural, body in zip(
+        ("validatingadmissionpolicies", "validatingadmissionpolicybindings"), documents, strict=True
+    ):
+        strict.kube.create(f"/apis/admissionregistration.k8s.io/v1/{plural}", body)
+    for field, spec in refused.items():
+        eventually(f"{field} is refused", lambda spec=spec, field=field: f"denied request: {field}" in refusal(spec))
+    own = {"credentialsSecretRef": {"name": "bucket-credentials"}}
+    assert refusal({"runtime": runtime | ours, "storage": own}) == ""
+    assert refusal({}) == ""

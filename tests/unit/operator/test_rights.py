@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from dreambooth_operator.rights import RIGHTS, Scope, rules
 
-PAGE = Path(__file__).parents[3] / "docs" / "operator.md"
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "operator.md"
 WHERE = {Scope.SERVED: "the namespaces served", Scope.CLUSTER: "the cluster", Scope.OWN: "its own namespace"}
 
 
@@ -29,3 +31,13 @@ def test_the_operator_may_neither_read_secrets_nor_make_pods() -> None:
     assert not [resource for resource, _ in allowed if resource in ("secrets", "configmaps", "nodes", "*")]
     assert {verb for resource, verb in allowed if resource == "pods"} == {"list", "watch"}
     assert "*" not in {verb for _, verb in allowed}
+
+
+def test_the_threat_model_leans_on_tests_that_exist() -> None:
+    named = set(re.findall(r"`(test_\w+)", (ROOT / "docs" / "threat-model.md").read_text()))
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    known = {path.stem for path in files} | {
+        name for path in files for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert named
+    assert named <= known
