@@ -93,7 +93,7 @@ class Operator:
 
     def _healthy(self) -> bool:
         mind = self._controller or self._election
-        return mind is not None and mind.healthy()
+        return mind is not None and mind.healthy() and not self.lost
 
     def _ready(self) -> bool:
         if self._controller:

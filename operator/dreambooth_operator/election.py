@@ -144,8 +144,9 @@ class Election:
         before = self._elected
         try:
             self.turn()
-        except ClusterError as error:  # a Conflict is a race lost; anything else is tried again until the deadline
-            log.warning("lease_not_renewed" if before else "lease_not_read", error=str(error))
+        except Exception as error:  # a race lost, or whatever it is: tried again, and a holder has its deadline
+            words = str(error) if isinstance(error, ClusterError) else type(error).__name__
+            log.warning("lease_not_renewed" if before else "lease_not_taken", error=words)
         if self._elected and not before:
             metrics.LEADER.set(1)
             log.info("elected", identity=self.identity, transitions=self._seen.get("leaseTransitions", 0))

@@ -171,6 +171,19 @@ def test_r18_a_lost_lease_does_not_come_back(world: World) -> None:
     assert world.holders() == [1]
 
 
+def test_r18_an_answer_that_cannot_be_read_does_not_end_the_election(world: World) -> None:
+    one, stop, answers = world.replicas[0], threading.Event(), iter([{"spec": "nonsense"}])
+
+    def get(resource: Resource, namespace: str, name: str) -> Json:
+        return next(answers, None) or world.cluster.get(resource, namespace, name)
+
+    world.get = get  # type: ignore[method-assign]
+    fast = Election(world, KEY, "pod-9", "", Terms(0.01))
+    fast.run(stop, elected=stop.set, lost=pytest.fail)
+    assert stop.is_set()
+    assert not one.holds()
+
+
 def test_r18_a_leader_that_reads_anothers_name_stops_at_once(world: World) -> None:
     one, _ = world.replicas
     world.run(2, one)
