@@ -74,9 +74,16 @@ def test_the_trainer_dies_with_its_supervisor(jobs: JobBucket) -> None:
     (trainer,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     os.kill(pid, signal.SIGKILL)
     attempt.process.wait()
-    while (stat := Path(f"/proc/{trainer}/stat")).exists() and " Z " not in stat.read_text():
+    while runs(int(trainer)):
         time.sleep(0.05)
     assert not Path(attempt.folder / "message").exists()
+
+
+def runs(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @pytest.mark.parametrize("event", ["job_started", '"stage": "fetch"', '"stage": "train"'])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # they bring torch, which the check before stage 1 does not w
     from dreambooth_job.stages.export import Exported
     from dreambooth_job.stages.load import Loaded
 
-PREFLIGHT_SECONDS = 120  # of patience with a store that does not answer; a refusal is told at once
+PREFLIGHT_SECONDS = 300  # of patience with a store that does not answer; a refusal is told at once
 SHOWN_ARTIFACTS = 8
 
 

@@ -14,11 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+import structlog
+
 from dreambooth_job.errors import Interrupted
 from dreambooth_job.storage.failures import Action, Failure, Kind, classify, read_answer, translate
 
 T = TypeVar("T")
+log = structlog.get_logger()
 FLOOR_BYTES_PER_SECOND = 64 * 1024  # what counts as progress at all
+TOLD_EVERY = 5  # failures of one call: first after some seconds, then every minute or two
 
 
 class Concurrency:
@@ -101,6 +105,7 @@ class Retrying:
                 delay = patience.delay_seconds(error, failure)
                 if delay is None:
                     raise translate(error, failure, action, patience.waited_seconds) from error
+                patience.tell(error, action)
             (self.sleep or self.stop.wait)(delay)
 
 
@@ -118,6 +123,14 @@ class _Patience:
     @property
     def waited_seconds(self) -> float:
         return self._policy.clock() - self._since
+
+    def tell(self, error: Exception, action: Action) -> None:
+        """Once a job seems to stand still, its log says for whom it waits; keys may be names and are left out."""
+        if self._failures % TOLD_EVERY == 0:
+            answer = read_answer(error)
+            said = answer.code if answer else type(error).__name__
+            waited = round(self.waited_seconds)
+            log.warning("store_waited_for", asked=action.permission, bucket=action.bucket, error=said, seconds=waited)
 
     def delay_seconds(self, error: Exception, failure: Failure) -> float | None:
         """How long to wait before the next try; None when there is to be none."""

@@ -172,9 +172,16 @@ def test_trainer_never_outlives_its_supervisor(tmp_path: Path) -> None:
     trainer = children_of(pod.process.pid)[0]
     pod.process.kill()
     pod.process.wait()
-    while Path(f"/proc/{trainer}/stat").exists() and " Z " not in Path(f"/proc/{trainer}/stat").read_text():
+    while runs(trainer):
         time.sleep(0.01)
     assert list(pod.scratch.rglob("picture.png"))  # nobody was left to empty it: it goes with the pod's volume
+
+
+def runs(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def children_of(pid: int) -> list[int]:
