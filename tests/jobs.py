@@ -68,9 +68,18 @@ class JobBucket:
         return spec | sections
 
     def start(
-        self, spec: Mapping[str, Any], *, uid: str = JOB_UID, run_index: int = 0, around: Sequence[str] = ()
+        self,
+        spec: Mapping[str, Any],
+        *,
+        uid: str = JOB_UID,
+        run_index: int = 0,
+        around: Sequence[str] = (),
+        more: Mapping[str, str] | None = None,
     ) -> Attempt:
-        """`around` is a command that runs the job's own as its last arguments; `{scratch}` in it is the folder."""
+        """`around` is a command that runs the job's own as its last arguments; `{scratch}` in it is the folder.
+
+        `more` joins the job's environment.
+        """
         self.attempts += 1
         folder = self.folder / f"attempt-{self.attempts}"
         (folder / "scratch").mkdir(parents=True)
@@ -88,7 +97,9 @@ class JobBucket:
         }
         with (folder / "log").open("wb") as log:
             command = [*(a.format(scratch=folder / "scratch") for a in around), sys.executable, "-m", "dreambooth_job"]
-            process = subprocess.Popen(command, env=environment, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                command, env=environment | (more or {}), stdout=log, stderr=log, start_new_session=True
+            )
         return Attempt(folder, process)
 
 
