@@ -6,6 +6,7 @@ Exit codes: 0 after SIGTERM, 1 when the Lease was lost (start again, as a standb
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -127,10 +128,12 @@ def run(settings: Settings) -> int:
     metrics.REGISTRY.register(metrics.JobsByState(operator.states))
     log.info("started", namespaces=settings.namespaces or "all", workers=settings.workers)
     stop.wait()
-    lost = operator.lost
-    log.info("stopping", lease_lost=lost)
+    if operator.lost:
+        sys.stderr.flush()
+        os._exit(1)  # at once: no thread that is still at work may outlive the Lease
+    log.info("stopping")
     operator.stop()
-    return 1 if lost else 0
+    return 0
 
 
 def election(settings: Settings) -> Election | None:
@@ -141,10 +144,10 @@ def election(settings: Settings) -> Election | None:
         raise SettingError("DREAMBOOTH_IDENTITY is not set; with DREAMBOOTH_LEASE, set it to the pod's name")
     terms = Terms(settings.lease_seconds)
     leases = connect(2, metrics.count_call, timeout=urllib3.Timeout(total=terms.call_seconds))
-    return Election(leases, settings.lease, settings.identity, _progress_url(settings), terms)
+    return Election(leases, settings.lease, settings.identity, progress_url(settings), terms)
 
 
-def _progress_url(settings: Settings) -> str:
+def progress_url(settings: Settings) -> str:
     """Where the other replicas reach this one; empty when it is not known."""
     host = settings.pod_ip or ""
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.progress_listen[1]}" if host else ""

@@ -16,7 +16,7 @@ from dreambooth_api import names
 from tests.integration.operator_kit import EVENTS, JOBS, PODS, TRAINING_JOBS, Json, Kit, eventually
 
 LEASES = "/apis/coordination.k8s.io/v1"
-SHORT_SECONDS = "6"  # a leader that is gone is replaced after six to seven seconds
+SHORT_SECONDS = "8"  # a leader that is gone is replaced after about as many seconds
 LONG_SECONDS = "60"  # longer than these tests wait: only a Lease that was freed is taken over
 ONCE = {"started": 1, "failed": 0, "interrupted": 0}
 WROTE = re.compile(
