@@ -51,6 +51,7 @@ def run_pipeline(run: Run, progress: ProgressReporter, interruption: Interruptio
     libraries.wait(interruption)
     # What needs torch.
     from dreambooth_job.families import FAMILIES
+    from dreambooth_job.stages.class_pictures import Shelf
     from dreambooth_job.stages.export import export
     from dreambooth_job.stages.load import load
     from dreambooth_job.stages.sample import sample
@@ -60,7 +61,8 @@ def run_pipeline(run: Run, progress: ProgressReporter, interruption: Interruptio
         resolution = spec.training.resolution or FAMILIES["sd1"].resolution_px(inputs.base, inputs.config)
         prepared = prepare(spec, inputs, resolution, workspace)
     with stages(Stage.LOAD):
-        loaded = load(spec, inputs, prepared, interruption)
+        shelf = Shelf(store, f"{output.checkpoints}class-images/", workspace.inputs)
+        loaded = load(spec, inputs, prepared, shelf, interruption)
     with stages(Stage.TRAIN):
         journal = Journal(workspace.result)
         checkpoints = Checkpoints(store, output.checkpoints, output.attempt, spec.checkpoints.keep_last)

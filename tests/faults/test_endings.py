@@ -67,6 +67,20 @@ def test_the_first_process_of_a_container_hears_sigterm_and_leaves_a_checkpoint(
     assert outcome.step > 0
 
 
+def test_class_pictures_are_drawn_once_however_often_the_job_is_interrupted(jobs: JobBucket) -> None:
+    spec = jobs.spec(training={"steps": 60}, checkpoints={"everySteps": 2})
+    spec["subjects"][0]["classImages"] = {"generate": 3}
+    first = jobs.start(spec)
+    wait_for_line(first, "checkpoint_saved")
+    first.process.send_signal(signal.SIGTERM)
+    assert first.end().reason == "Interrupted"
+    second = jobs.start(spec)
+    assert second.end().resumed_from_step
+    assert ("class_pictures_drawn" in first.log, "class_pictures_drawn" in second.log) == (True, False)
+    assert "class_pictures_fetched" in second.log
+    assert jobs.keys("out/.checkpoints/") == []
+
+
 def test_the_trainer_dies_with_its_supervisor(jobs: JobBucket) -> None:
     attempt = jobs.start(jobs.spec(training={"steps": 5000}))
     wait_for_line(attempt, '"stage": "fetch"')

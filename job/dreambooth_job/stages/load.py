@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from dreambooth_api.families import FAMILIES as FAMILY_ROWS
 from dreambooth_api.spec import TrainingJobSpec
 from dreambooth_job.config import Hardware, RunConfig, resolve
 from dreambooth_job.contracts import Example, Family, Model
-from dreambooth_job.data.captions import class_prompt
 from dreambooth_job.data.examples import Examples, Subject, class_examples, instance_examples
 from dreambooth_job.errors import DeviceUnavailable, InvalidSpec
 from dreambooth_job.families import FAMILIES
 from dreambooth_job.interruption import Interruption
 from dreambooth_job.methods import METHODS
+from dreambooth_job.stages.class_pictures import Drawing, Shelf
 from dreambooth_job.stages.fetch import Inputs
 from dreambooth_job.stages.prepare import Prepared, PreparedSubject
 from dreambooth_job.training.loop import TrainingState, begin, generator_for
-from dreambooth_job.training.sampling import draw
 
-CLASS_PICTURES_AT_ONCE = 8
 ATTACH = -1  # the number of the "batch" whose randomness initialises the method
 
 
@@ -35,7 +32,7 @@ class Loaded:
     state: TrainingState
 
 
-def load(spec: TrainingJobSpec, inputs: Inputs, prepared: Prepared, interruption: Interruption) -> Loaded:
+def load(spec: TrainingJobSpec, inputs: Inputs, prepared: Prepared, shelf: Shelf, interruption: Interruption) -> Loaded:
     """Raises BaseModelUnreadable, BaseModelUnsupported, PickleRefused, InvalidSpec, DeviceUnavailable."""
     family, row = FAMILIES["sd1"], FAMILY_ROWS["sd1"]
     if refusal := row.refusal(spec.method):
@@ -46,8 +43,9 @@ def load(spec: TrainingJobSpec, inputs: Inputs, prepared: Prepared, interruption
         inputs.base, dtype=_base_dtype(spec, config), device=hardware.device, config_source=inputs.config,
         vae=inputs.vae, allow_pickle=spec.base_model.allow_pickle,
     )  # fmt: skip
+    drawing = Drawing(family, model, config, inputs.base_digest, spec.training.seed)
     examples = Examples(
-        tuple(_subject(s, family, model, config, spec, interruption) for s in prepared.subjects),
+        tuple(_subject(s, spec.training.prior_weight, drawing, shelf, interruption) for s in prepared.subjects),
         seed=spec.training.seed,
         batch_size=spec.training.batch_size,
     )
@@ -76,10 +74,9 @@ def _base_dtype(spec: TrainingJobSpec, config: RunConfig) -> torch.dtype:
 
 
 def _subject(
-    prepared: PreparedSubject, family: Family, model: Model, config: RunConfig, spec: TrainingJobSpec,
-    interruption: Interruption,
-) -> Subject:  # fmt: skip
-    subject, weight = prepared.spec, spec.training.prior_weight
+    prepared: PreparedSubject, weight: float, drawing: Drawing, shelf: Shelf, interruption: Interruption
+) -> Subject:
+    subject = prepared.spec
     instances, _ = instance_examples(prepared.pictures.pictures, subject.token, subject.class_name, subject.prompt)
     if subject.class_images is None:
         return Subject(instances)
@@ -87,25 +84,8 @@ def _subject(
         given = [(p.pixels, p.caption) for p in prepared.given_classes.pictures]
         return Subject(instances, class_examples(given, subject.class_name, weight))
     count = subject.class_images.generate or 0
-    drawn = draw_class_pictures(family, model, config, subject.class_name, count, spec.training.seed, interruption)
+    drawn = drawing.pictures(subject.class_name, count, shelf, interruption)
     return Subject(instances, class_examples([(pixels, None) for pixels in drawn], subject.class_name, weight))
-
-
-def draw_class_pictures(
-    family: Family, model: Model, config: RunConfig, class_name: str, count: int, seed: int, interruption: Interruption
-) -> list[np.ndarray]:
-    """The base's own idea of the class, uint8 [H, W, 3]; picture n depends on (seed, n) alone."""
-    drawn: list[np.ndarray] = []
-    for start in range(0, count, CLASS_PICTURES_AT_ONCE):
-        interruption.check()
-        numbers = range(start, min(start + CLASS_PICTURES_AT_ONCE, count))
-        pictures = draw(
-            family, model, [class_prompt(class_name)] * len(numbers), [seed + n for n in numbers],
-            size_px=config.resolution, guidance=config.guidance,
-            precision_name=config.training.precision, batch_size=CLASS_PICTURES_AT_ONCE,
-        )  # fmt: skip
-        drawn += [np.asarray(picture) for picture in pictures]
-    return drawn
 
 
 def all_examples(examples: Examples) -> list[Example]:
