@@ -57,8 +57,7 @@ class Terms:
 
 
 def boot_clock() -> float:
-    """Seconds since boot, those in which the machine was suspended included; where there is no such clock, monotonic
-    time."""
+    """Seconds since boot, those in which the machine slept included; monotonic time where no clock counts those."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 

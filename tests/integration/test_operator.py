@@ -145,6 +145,34 @@ def test_a_deleted_pod_is_an_interruption_and_goes_on(kit: Kit) -> None:
     assert "Interrupted" in kit.events()
 
 
+def _evict(kit: Kit, message: str, *conditions: Any) -> None:
+    """What the kubelet writes when it evicts a pod; this one waits for a node, so nobody else writes its status."""
+    eventually("has a pod", kit.pods)
+    status = {"phase": "Failed", "reason": "Evicted", "message": message, "conditions": list(conditions)}
+    kit.kube.patch(kit.path(PODS, "pods", kit.pods()[0]["metadata"]["name"]) + "/status", {"status": status})
+
+
+def test_a_pod_evicted_for_its_own_storage_fails_at_once_and_says_the_limit(kit: Kit) -> None:
+    kit.start()
+    kit.apply(runtime={"gpu": {"count": 1}})
+    _evict(kit, 'Usage of EmptyDir volume "scratch" exceeds the limit "40Gi". ')
+    eventually("fails", lambda: kit.state() == "Failed: ScratchFull")
+    assert 'exceeds the limit "40Gi"' in kit.status()["message"]
+    assert kit.status()["attempts"] == {"started": 1, "failed": 1, "interrupted": 0}
+    eventually("its Job is stopped", lambda: kit.jobs() == {})
+
+
+def test_a_pod_evicted_for_the_nodes_shortage_goes_on_free_of_charge(kit: Kit) -> None:
+    kit.start()
+    kit.apply(policy={"backoffLimit": 0}, runtime={"gpu": {"count": 1}})
+    shortage = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
+    _evict(kit, "The node was low on resource: ephemeral-storage. ", shortage)
+    eventually("has a second pod", lambda: len(kit.pods()) == 2)
+    counted = {"started": 2, "failed": 0, "interrupted": 1}
+    eventually("is counted", lambda: kit.status()["attempts"] == counted)
+    eventually("waits again", lambda: kit.state() == "WaitingForGPU")
+
+
 def test_too_many_interruptions_end_it(kit: Kit) -> None:
     kit.start()
     kit.apply(policy={"maxPreemptions": 0})
