@@ -27,7 +27,8 @@ from urllib.parse import urlencode
 import urllib3
 from kubernetes import client, config
 from kubernetes.config.config_exception import ConfigException
-from urllib3.connection import HTTPConnection
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.util.ssl_ import create_urllib3_context
 
 from dreambooth_api import names
@@ -73,6 +74,25 @@ CRDS = Resource(
 ACCESS_REVIEWS = Resource(
     "/apis/authorization.k8s.io/v1", "subjectaccessreviews", "authorization.k8s.io/v1", "SubjectAccessReview"
 )
+
+
+class _Connection(HTTPSConnection):
+    """Accepts the certificates that Kubernetes' other clients accept.
+
+    Python 3.13 refuses those that lack what RFC 5280 asks of them beyond a valid signature, an authority key identifier
+    for example; many clusters' own authorities made such.
+    """
+
+    def connect(self) -> None:
+        # One context a connection: urllib3 loads the files into it when it connects, and OpenSSL crashes when a
+        # second thread shakes hands with a context that is being loaded.
+        self.ssl_context = create_urllib3_context()
+        self.ssl_context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        super().connect()
+
+
+class _Pool(HTTPSConnectionPool):
+    ConnectionCls = _Connection
 
 
 class ClusterError(Exception):
@@ -293,9 +313,6 @@ def connect(
     configuration.socket_options = _KEEPALIVE
     api = client.ApiClient(configuration)
     api.user_agent = "dreambooth-operator"
-    # Python 3.13 refuses certificates that lack what RFC 5280 asks of them beyond a valid signature, an authority key
-    # identifier for example. Many clusters' own authorities made such, and Kubernetes' other clients accept them.
-    context = create_urllib3_context()
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    api.rest_client.pool_manager.connection_pool_kw["ssl_context"] = context
+    pools = api.rest_client.pool_manager
+    pools.pool_classes_by_scheme = pools.pool_classes_by_scheme | {"https": _Pool}
     return KubeCluster(api, observe, timeout)

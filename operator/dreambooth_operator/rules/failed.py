@@ -13,7 +13,8 @@ from dreambooth_operator.plan import Plan, Verdict
 def rule(observed: Observed, now: datetime) -> Plan | None:
     for pod in observed.pods:  # a podFailurePolicy sees exit code 137 alone, and would have it tried again
         if pod.out_of_memory or pod.over_own_storage:
-            return Plan(verdict=_verdict(pod.reason, pod.evicted or ""))
+            agrees = pod.outcome is not None and pod.outcome.reason == pod.reason.name
+            return Plan(verdict=_verdict(pod.reason, pod.evicted or (_said(pod) if agrees else "")))
     failure = next((child.failed for child in observed.children if child.failed), None)
     if failure is None:
         return None

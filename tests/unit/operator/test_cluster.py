@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import urllib3
 from kubernetes import client
 
 from dreambooth_operator import cluster as cluster_module
@@ -177,3 +180,19 @@ def test_r15_a_status_write_carries_the_version_that_was_read() -> None:
     method, path, _, body = asked[0]
     assert (method, path) == ("PATCH", "/apis/dreambooth.dev/v1alpha1/namespaces/team/trainingjobs/rex/status")
     assert body == {"metadata": {"resourceVersion": "9"}, "status": {"state": "Training"}}
+
+
+def test_every_connection_has_a_tls_context_of_its_own_that_older_authorities_pass(tmp_path: Path) -> None:
+    """A shared one crashes the process: each connection loads its files into it while others shake hands."""
+    named = {"clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
+             "contexts": [{"name": "c", "context": {"cluster": "c", "user": ""}}], "current-context": "c"}  # fmt: skip
+    (tmp_path / "config").write_text(json.dumps(named))
+    cluster = cluster_module.connect(1, kubeconfig=str(tmp_path / "config"))
+    pool = cluster._api.rest_client.pool_manager.connection_from_url("https://127.0.0.1:1")
+    connections = [pool._new_conn() for _ in range(2)]
+    for connection in connections:
+        with suppress(urllib3.exceptions.HTTPError):
+            connection.connect()  # nobody listens there
+    one, two = (connection.ssl_context for connection in connections)
+    assert one is not two
+    assert not (one.verify_flags | two.verify_flags) & ssl.VERIFY_X509_STRICT

@@ -60,3 +60,13 @@ def test_the_kubelets_words_reach_the_verdict() -> None:
     assert verdict is not None
     assert 'exceeds the limit "40Gi"' in verdict.message
     assert "runtime.scratch.sizeLimit" in verdict.message
+
+
+@pytest.mark.parametrize(("reason", "quoted"), [("MemoryLimitExceeded", True), ("Killed", False)])
+def test_the_pods_words_about_its_memory_are_quoted_when_it_knew(reason: str, quoted: bool) -> None:
+    said = Outcome(reason=reason, message="7 of 8 GiB were used.")
+    ended = project_pod(pod(phase="Failed", exit_code=137, why="OOMKilled", outcome=said))
+    verdict = decide(seen(record(), child_record(), ended), NOW).verdict
+    assert verdict is not None
+    assert ("7 of 8 GiB" in verdict.message) is quoted
+    assert "runtime.resources.memory" in verdict.message
