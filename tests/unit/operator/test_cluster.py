@@ -16,6 +16,7 @@ import pytest
 import urllib3
 from kubernetes import client
 
+from devcluster.pki import Authority
 from dreambooth_operator import cluster as cluster_module
 from dreambooth_operator.cluster import (
     JOBS,
@@ -182,13 +183,20 @@ def test_r15_a_status_write_carries_the_version_that_was_read() -> None:
     assert body == {"metadata": {"resourceVersion": "9"}, "status": {"state": "Training"}}
 
 
+def kubeconfig(path: Path, url: str, authority: Path | None = None) -> Path:
+    server = {"server": url} | ({"certificate-authority": str(authority)} if authority else {})
+    context = {"name": "c", "context": {"cluster": "c", "user": ""}}
+    path.write_text(
+        json.dumps({"clusters": [{"name": "c", "cluster": server}], "contexts": [context], "current-context": "c"})
+    )
+    return path
+
+
 def test_every_connection_has_a_tls_context_of_its_own_that_older_authorities_pass(tmp_path: Path) -> None:
     """A shared one crashes the process: each connection loads its files into it while others shake hands."""
-    named = {"clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}],
-             "contexts": [{"name": "c", "context": {"cluster": "c", "user": ""}}], "current-context": "c"}  # fmt: skip
-    (tmp_path / "config").write_text(json.dumps(named))
-    cluster = cluster_module.connect(1, kubeconfig=str(tmp_path / "config"))
-    pool = cluster._api.rest_client.pool_manager.connection_from_url("https://127.0.0.1:1")
+    url = "https://127.0.0.1:1"
+    cluster = cluster_module.connect(1, kubeconfig=str(kubeconfig(tmp_path / "config", url)))
+    pool = cluster._api.rest_client.pool_manager.connection_from_url(url)
     connections = [pool._new_conn() for _ in range(2)]
     for connection in connections:
         with suppress(urllib3.exceptions.HTTPError):
@@ -196,3 +204,44 @@ def test_every_connection_has_a_tls_context_of_its_own_that_older_authorities_pa
     one, two = (connection.ssl_context for connection in connections)
     assert one is not two
     assert not (one.verify_flags | two.verify_flags) & ssl.VERIFY_X509_STRICT
+
+
+@pytest.mark.parametrize(
+    ("authority", "host", "refusal"),
+    [
+        ("ours", "127.0.0.1", ""),
+        ("another", "127.0.0.1", "CERTIFICATE_VERIFY_FAILED"),
+        ("ours", "another.example", "doesn't match|IP address mismatch"),
+    ],
+)
+def test_an_api_server_is_trusted_by_its_authority_and_name_alone(
+    tmp_path: Path, authority: str, host: str, refusal: str
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    authorities = {name: Authority(tmp_path / name) for name in ("ours", "another")}
+    pair = authorities["ours"].issue("server", hosts=(host,))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair.certificate, pair.key)
+    served = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    served.handle_error = lambda *_: None  # type: ignore[method-assign]
+    served.socket = context.wrap_socket(served.socket, server_side=True)
+    threading.Thread(target=served.serve_forever, args=(0.05,), daemon=True).start()
+    url = f"https://127.0.0.1:{served.server_address[1]}"
+    config = kubeconfig(tmp_path / "config", url, authorities[authority].certificate)
+    try:
+        cluster = cluster_module.connect(1, kubeconfig=str(config))
+        if refusal:
+            with pytest.raises(Unavailable, match=refusal):
+                cluster.get(JOBS, "team", "rex")
+        else:
+            assert cluster.get(JOBS, "team", "rex") == {}
+    finally:
+        served.shutdown()
+        served.server_close()
