@@ -87,6 +87,9 @@ def _run_trainer(command: Sequence[str], scratch: Path) -> tuple[int, Outcome | 
     with os.fdopen(read_end, "rb") as pipe:
         text = pipe.read()  # ends when the trainer ends, whichever way
     exit_code = trainer.wait()
+    # What is left takes a moment and must be done; and Python takes its own handlers away before it exits.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     return exit_code, Outcome.model_validate_json(text) if text else None
 
 

@@ -186,3 +186,12 @@ def runs(pid: int) -> bool:
 
 def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_sigterm_after_the_trainers_end_changes_nothing(tmp_path: Path) -> None:
+    pod = Pod(tmp_path, 'say(\'{"reason": "Completed"}\')')
+    while pod.process.poll() is None:
+        if pod.message.exists():
+            pod.process.terminate()
+    exit_code, outcome = pod.end()
+    assert (exit_code, outcome.reason) == (0, "Completed")
