@@ -197,4 +197,4 @@ class ObjectStore(Protocol):
         self, key: str
     ) -> float: ...  # proves multipart rights; seconds this clock is ahead of the store's
     def abort_uploads(self, prefix: str) -> int: ...  # unfinished uploads whose key starts so; how many there were
-    def within(self, budget_seconds: float) -> ObjectStore: ...  # the same, less patient, and deaf to the stop signal
+    def within(self, budget_seconds: float, *, deaf: bool = False) -> ObjectStore: ...  # deaf to the stop signal

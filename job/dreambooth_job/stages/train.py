@@ -120,7 +120,7 @@ class _Run:
         deadline = time.monotonic() + LAST_CHECKPOINT_SECONDS
         if not self._saver.wait(LAST_CHECKPOINT_SECONDS) or self._state.step == self._saved_step:
             return
-        store = self._checkpoints.store.within(max(1.0, deadline - time.monotonic()))
+        store = self._checkpoints.store.within(max(1.0, deadline - time.monotonic()), deaf=True)
         folder = self._pack()
         try:
             self._checkpoints.save(self._state.step, {p.name: p for p in folder.iterdir()}, store)

@@ -23,7 +23,7 @@ _PARTIAL = ".partial"  # where files are written before they are renamed into pl
 class FolderStore:
     root: Path
 
-    def within(self, budget_seconds: float) -> FolderStore:
+    def within(self, budget_seconds: float, *, deaf: bool = False) -> FolderStore:
         return self
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:

@@ -36,9 +36,10 @@ class S3Store:
     bucket: Bucket
     tuning: Tuning = Tuning()
 
-    def within(self, budget_seconds: float) -> S3Store:
-        """The same bucket with another budget and deaf to the stop: for preflights and the last checkpoint."""
-        return replace(self, bucket=self.bucket.within(budget_seconds, threading.Event()))
+    def within(self, budget_seconds: float, *, deaf: bool = False) -> S3Store:
+        """The same bucket with another budget; `deaf` to the stop, for the last checkpoint, which comes after it."""
+        stop = threading.Event() if deaf else self.bucket.retrying.stop
+        return replace(self, bucket=self.bucket.within(budget_seconds, stop))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Page by page, in the store's order; keys that end with "/" are folder markers of some tools, not objects."""
