@@ -51,7 +51,7 @@ def strict() -> Iterator[Cluster]:
 
 
 def grant(cluster: Cluster, subject: Json, name: str, namespace: str, rights: list[Right]) -> None:
-    """A Role in `namespace`, and a ClusterRole for what has no namespace."""
+    """A Role in `namespace`, and a ClusterRole for what has no namespace; returns when the API server goes by them."""
     inside = [right for right in rights if right.scope is not Scope.CLUSTER]
     outside = [right for right in rights if right.scope is Scope.CLUSTER]
     for prefix, kind, granted in ((f"/namespaces/{namespace}", "", inside), ("", "Cluster", outside)):
@@ -60,6 +60,20 @@ def grant(cluster: Cluster, subject: Json, name: str, namespace: str, rights: li
         cluster.kube.create(f"{RBAC}{prefix}/{plural}s", {"metadata": {"name": name}, "rules": rules(granted)})
         binding = {"metadata": {"name": name}, "roleRef": reference, "subjects": [subject]}
         cluster.kube.create(f"{RBAC}{prefix}/{plural}bindings", binding)
+    user = f"system:serviceaccount:{namespace}:{subject['name']}" if "namespace" in subject else subject["name"]
+    for right in rights:
+        eventually(f"{user} may {right}", lambda right=right: _allowed(cluster, user, right, namespace))
+
+
+def _allowed(cluster: Cluster, user: str, right: Right, namespace: str) -> bool:
+    resource, _, subresource = right.resource.partition("/")
+    attributes = {
+        "group": right.group, "resource": resource, "subresource": subresource, "verb": right.verb,
+        "namespace": "" if right.scope is Scope.CLUSTER else namespace,
+    }  # fmt: skip
+    review = {"spec": {"user": user, "resourceAttributes": attributes}}
+    path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+    return bool(cluster.kube.create(path, review)["status"]["allowed"])
 
 
 class Telling:
