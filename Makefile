@@ -10,10 +10,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cksum < requirements.lock | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo demo-down test unit integration quality check crd docs lock clean
+.PHONY: help setup tools demo demo-down images e2e node-check test unit integration quality check crd docs lock clean
 
 help: ## This list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(READY): requirements.lock
 	@echo "Setting up Python packages in $(VENV), once: about 6 GB (torch brings its CUDA libraries), 1 to 5 minutes."
@@ -33,9 +33,17 @@ demo: $(READY) ## Teach a subject on this machine: real control plane, S3 server
 demo-down: ## End the demo and remove what it made
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m devcluster.demo down; fi
 
+images: $(READY) ## Build both images, with docker or, as root, with buildah
+	@$(BIN)/python -m devcluster.images
+e2e: $(READY) ## The images and the chart on a real node, as root, or on any cluster (docs/e2e.md): 20 minutes
+	@$(BIN)/python -m devcluster.toolchain node
+	@$(BIN)/pytest -q -s tests -m e2e
+node-check: $(READY) ## Can this machine carry a real node?
+	@$(BIN)/python -m devcluster.realnode
+
 test: check unit integration quality ## All checks and tests
 unit: $(READY) ## Tests without a cluster: under 2 minutes
-	@$(BIN)/pytest -q tests -m 'not integration and not quality'
+	@$(BIN)/pytest -q tests -m 'not integration and not quality and not e2e'
 integration: tools ## Tests against the real control plane and the real S3 server
 	@$(BIN)/pytest -q tests -m integration
 quality: $(READY) ## Train the toy base and measure that the subject is learned

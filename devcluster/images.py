@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from devcluster.registry import REF_NAME, blob
 from devcluster.toolchain import Say, cache_dir, node_tools, say_on_stderr
@@ -42,10 +43,11 @@ class ImageError(Exception):
 class Image:
     name: str
     digest: str  # of the manifest: what a pod may be pinned to
-    layer_bytes: tuple[int, ...]  # uncompressed, in order
+    id: str  # of the configuration, which names the uncompressed layers
+    layer_bytes: tuple[int, ...]  # compressed lightly, in order
 
     def __str__(self) -> str:
-        return f"{self.name}@{self.digest} {sum(self.layer_bytes) / MEBIBYTE:,.0f} MiB"
+        return f"{self.name}@{self.digest} {sum(self.layer_bytes) / MEBIBYTE:,.0f} MiB compressed"
 
 
 def layout_dir() -> Path:
@@ -55,25 +57,26 @@ def layout_dir() -> Path:
 def build(say: Say = say_on_stderr) -> dict[str, Image]:
     """Every image, by name; what has not changed is not built again. Raises ImageError."""
     engine = _Docker(say) if _docker_runs() else _Buildah(say)
-    for name in NAMES:
+    for name in (*NAMES, PAUSE):
         started = time.monotonic()
-        engine.build(name)
-        say(f"  {name} built in {time.monotonic() - started:.0f} s")
-        started = time.monotonic()
-        engine.export(name, layout_dir())
-        say(f"  {name} written to {layout_dir()} in {time.monotonic() - started:.0f} s")
-    engine.export_pause(layout_dir())
-    _drop_unused_blobs(layout_dir())
+        built = engine.build(name)
+        say(f"  {name} built in {time.monotonic() - started:.0f} s: {engine.size(name)}")
+        if name not in images() or images()[name].id != built:
+            started = time.monotonic()
+            engine.export(name, layout_dir())
+            say(f"  {name} written to {layout_dir()} in {time.monotonic() - started:.0f} s")
+    _drop_what_has_no_name(layout_dir())
     return images()
 
 
 def images() -> dict[str, Image]:
     """What `build` has left in the layout."""
     found = {}
-    for one in json.loads((layout_dir() / "index.json").read_text())["manifests"]:
+    for one in _named(layout_dir()):
         manifest = json.loads(blob(layout_dir(), one["digest"]).read_text())
         name = one["annotations"][REF_NAME].partition(":")[0]
-        found[name] = Image(name, one["digest"], tuple(layer["size"] for layer in manifest["layers"]))
+        layers = tuple(layer["size"] for layer in manifest["layers"])
+        found[name] = Image(name, one["digest"], manifest["config"]["digest"], layers)
     return found
 
 
@@ -86,7 +89,19 @@ class _Buildah:
         self._command = ["buildah", "--root", str(store), "--storage-driver", "overlay"]
         self._base = os.environ.get("BASE") or _default_base()
 
-    def build(self, name: str) -> None:
+    def build(self, name: str) -> str:
+        """The image's id."""
+        if name == PAUSE:
+            self._build_pause()
+        else:
+            self._build_target(name)
+        return "sha256:" + self._run("images", "--quiet", "--no-trunc", _local(name)).strip().removeprefix("sha256:")
+
+    def size(self, name: str) -> str:
+        """Of all layers, unpacked."""
+        return self._run("images", "--format", "{{.Size}}", "--noheading", _local(name)).strip()
+
+    def _build_target(self, name: str) -> None:
         self._ensure_base()
         target = name.removeprefix("dreambooth-")
         with tempfile.TemporaryDirectory() as folder:
@@ -94,16 +109,17 @@ class _Buildah:
             self._run("bud", *flags, *_own_authorities(Path(folder)), "--tag", _local(name), str(REPOSITORY))
 
     def export(self, name: str, layout: Path) -> None:
-        # Compressing five gigabytes takes minutes and saves nothing on the way to a node of this machine.
-        self._run("push", "--quiet", "--disable-compression", _local(name), f"oci:{layout}:{name}:{TAG}")
+        # The way to a node of this machine is short: compressing five gigabytes well would take minutes.
+        self._run("push", "--quiet", "--compression-level", "1", _local(name), f"oci:{layout}:{name}:{TAG}")
 
-    def export_pause(self, layout: Path) -> None:
+    def _build_pause(self) -> None:
         """The image of every pod's first container, which only waits."""
+        if self._succeeds("inspect", "--type", "image", _local(PAUSE)):
+            return
         container = self._run("from", "scratch").strip()
         self._run("add", "--quiet", container, str(node_tools(self._say).pause), "/pause")
         self._run("config", "--entrypoint", '["/pause"]', "--user", "65535:65535", container)
         self._run("commit", "--quiet", "--rm", container, _local(PAUSE))
-        self.export(PAUSE, layout)
 
     def _ensure_base(self) -> None:
         if self._succeeds("inspect", "--type", "image", self._base) or self._succeeds("pull", "--quiet", self._base):
@@ -135,10 +151,18 @@ class _Docker:
     def __init__(self, say: Say) -> None:
         self._say = say
 
-    def build(self, name: str) -> None:
-        base = ["--build-arg", f"BASE={os.environ['BASE']}"] if os.environ.get("BASE") else []
-        target = name.removeprefix("dreambooth-")
-        _run(["docker", "build", *base, "--target", target, "--tag", f"{name}:{TAG}", str(REPOSITORY)])
+    def build(self, name: str) -> str:
+        """The image's id."""
+        if name == PAUSE:
+            self._build_pause()
+        else:
+            base = ["--build-arg", f"BASE={os.environ['BASE']}"] if os.environ.get("BASE") else []
+            target = name.removeprefix("dreambooth-")
+            _run(["docker", "build", *base, "--target", target, "--tag", f"{name}:{TAG}", str(REPOSITORY)])
+        return _run(["docker", "inspect", "--format", "{{.Id}}", f"{name}:{TAG}"]).strip()
+
+    def size(self, name: str) -> str:
+        return _run(["docker", "images", "--format", "{{.Size}}", f"{name}:{TAG}"]).strip()
 
     def export(self, name: str, layout: Path) -> None:
         """docker save writes an OCI image layout as a tar file (engine 25 and newer)."""
@@ -148,13 +172,12 @@ class _Docker:
             _run(["tar", "-xf", str(archive), "-C", folder])
             _merge_layout(Path(folder), layout, f"{name}:{TAG}")
 
-    def export_pause(self, layout: Path) -> None:
+    def _build_pause(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(node_tools(self._say).pause, folder)
             recipe = ["FROM scratch", "COPY pause /", "USER 65535:65535", 'ENTRYPOINT ["/pause"]']
             Path(folder, "Dockerfile").write_text("\n".join(recipe))
             _run(["docker", "build", "--tag", f"{PAUSE}:{TAG}", folder])
-        self.export(PAUSE, layout)
 
 
 def _docker_runs() -> bool:
@@ -185,17 +208,26 @@ def _merge_layout(source: Path, layout: Path, name: str) -> None:
     blobs.mkdir(parents=True, exist_ok=True)
     for path in (source / "blobs" / "sha256").iterdir():
         shutil.move(path, blobs / path.name)
-    index = layout / "index.json"
-    known = json.loads(index.read_text())["manifests"] if index.exists() else []
     (one,) = json.loads((source / "index.json").read_text())["manifests"]
-    kept = [other for other in known if other["annotations"][REF_NAME] != name]
-    new = {**one, "annotations": {REF_NAME: name}}
-    index.write_text(json.dumps({"schemaVersion": 2, "manifests": [*kept, new]}))
+    kept = [other for other in _named(layout) if other["annotations"][REF_NAME] != name]
+    _write_index(layout, [*kept, {**one, "annotations": {REF_NAME: name}}])
 
 
-def _drop_unused_blobs(layout: Path) -> None:
+def _named(layout: Path) -> list[dict[str, Any]]:
+    """The index's entries that have a name; one that was replaced has lost its own."""
+    index = layout / "index.json"
+    entries = json.loads(index.read_text())["manifests"] if index.exists() else []
+    return [one for one in entries if REF_NAME in one.get("annotations", {})]
+
+
+def _write_index(layout: Path, entries: list[dict[str, Any]]) -> None:
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": entries}))
+
+
+def _drop_what_has_no_name(layout: Path) -> None:
+    _write_index(layout, _named(layout))
     used = set()
-    for one in json.loads((layout / "index.json").read_text())["manifests"]:
+    for one in _named(layout):
         manifest = json.loads(blob(layout, one["digest"]).read_text())
         used |= {one["digest"], manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])}
     for path in (layout / "blobs" / "sha256").iterdir():

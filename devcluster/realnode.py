@@ -14,12 +14,12 @@ import secrets
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from devcluster import shim
 from devcluster.cluster import Cluster, wait_until
-from devcluster.kube import MERGE
 from devcluster.processes import Program, port_answers, start
 from devcluster.registry import manifest_of
 from devcluster.toolchain import NodeTools, cache_dir
@@ -31,6 +31,7 @@ CNI_PLUGINS = Path("/usr/lib/cni")
 INSTALL = "apt-get install -y runc containernetworking-plugins iptables conntrack ethtool iproute2 e2fsprogs util-linux"
 POD_NETWORK, SERVICE_NETWORK, DNS_SERVICE = "10.244.0.0/24", "10.96.0.0/16", "10.96.0.10"
 DISK_BYTES = 16 << 30  # sparse
+DISK_NEEDED = 22 << 30
 TMPFS_BYTES = 64 << 20
 
 
@@ -45,6 +46,9 @@ def check() -> None:
     missing = [name for name in NEEDED if not shutil.which(name)]
     if missing or not (CNI_PLUGINS / "bridge").exists():
         raise CannotRun(f"missing: {', '.join(missing) or 'CNI plugins'}. On Debian: {INSTALL}")
+    free = shutil.disk_usage(cache_dir().parent).free
+    if free < DISK_NEEDED and not (cache_dir() / "containerd").exists():
+        raise CannotRun(f"{free >> 30} GiB are free, and images of {DISK_NEEDED >> 30} GiB are built and unpacked")
     probe = subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "true"], capture_output=True, text=True)
     if probe.returncode:
         raise CannotRun(f"no namespaces can be made here: {probe.stderr.strip()}")
@@ -86,6 +90,10 @@ class Cable:
         """The command, to be run in the node's namespaces."""
         return ["nsenter", "--target", self._init(), "--mount", "--net", "--pid", "--", *map(str, command)]
 
+    @property
+    def root(self) -> Path:
+        return Path(f"/proc/{self._init()}/root")
+
     def _init(self) -> str:
         """The number, out here, of the namespaces' first process: the shim's child's only child."""
         assert self._holder
@@ -96,22 +104,20 @@ class Cable:
 class RealNode:
     """`kubelet` may be killed and started again, as a node's service manager would."""
 
-    def __init__(
-        self, cluster: Cluster, cable: Cable, tools: NodeTools, layout: Path, name: str = "node-0", gpus: int = 0
-    ) -> None:
+    def __init__(self, cluster: Cluster, cable: Cable, tools: NodeTools, layout: Path, name: str = "node-0") -> None:
         """`layout` is the OCI image layout that the node pulls from, as `REGISTRY/<name>`."""
         self.name, self._cluster, self._cable, self._tools, self._layout = name, cluster, cable, tools, layout
-        self._gpus = gpus
         self._folder = cluster.folder / "nodes" / name
         self._logs = cluster.folder / "logs"
         self.disk_image = self._folder / "disk.img"
         self.disk = self._folder / "disk"  # its mount point; the mount is seen inside the node's namespaces only
         self.images = cache_dir() / "containerd"
-        self._run_dir = Path("/run/dreambooth-node")  # a tmpfs of its own, inside; sockets need short paths
+        self.state = Path("/run/dreambooth-node")  # on a tmpfs of its own, inside; sockets need short paths
         self._programs: list[Program] = []
 
     def start(self) -> None:
         """Returns when the node is Ready. Raises DidNotStart, TimeoutError."""
+        self.started = time.time()
         self._make_disk()
         self._serve_images()
         self._start_containerd()
@@ -119,7 +125,6 @@ class RealNode:
         self._start_dns()
         self.start_kubelet()
         wait_until(self._ready, f"node {self.name}", START_SECONDS)
-        self._add_gpus()
 
     def stop(self) -> None:
         """At once; the namespaces' end takes what is left. Empty control groups are removed."""
@@ -161,6 +166,10 @@ class RealNode:
             if of == (pod_uid, container):
                 self._ctr("tasks", "kill", "--all", "--signal", "SIGKILL", task)
 
+    def seen(self, path: Path) -> Path:
+        """The path as the node's processes see it, with its mounts, for reading from out here."""
+        return self._cable.root / path.relative_to("/")
+
     def run_inside(self, *command: str | Path) -> str:
         return _run(*self._cable.inside(command))
 
@@ -169,7 +178,7 @@ class RealNode:
 
     @property
     def _socket(self) -> Path:
-        return self._run_dir / "containerd.sock"
+        return self.state / "containerd.sock"
 
     def _make_disk(self) -> None:
         self.disk.mkdir(parents=True)
@@ -179,7 +188,7 @@ class RealNode:
         self.run_inside("mount", "-o", "loop,nodiscard", self.disk_image, self.disk)
         self.run_inside("mkdir", "-p", self.disk / "kubelet", self.disk / "pod-logs", "/run")
         self.run_inside("mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES},mode=755", "tmpfs", "/run")
-        self.run_inside("mkdir", "-p", self._run_dir)
+        self.run_inside("mkdir", "-p", self.state)
 
     def _serve_images(self) -> None:
         command = [sys.executable, "-m", "devcluster.registry", self._layout, self._cable.machine, "5000"]
@@ -199,7 +208,7 @@ class RealNode:
         network.write_text(json.dumps(_CNI))
         config = self._folder / "containerd.toml"
         values = {
-            "root": self.images, "state": self._run_dir / "containerd", "socket": self._socket,
+            "root": self.images, "state": self.state / "containerd", "socket": self._socket,
             "pause": f"{REGISTRY}/pause:dev", "registries": hosts.parents[1],
             "cni": network.parent, "plugins": CNI_PLUGINS,
         }  # fmt: skip
@@ -282,12 +291,6 @@ class RealNode:
         conditions = {one["type"]: one["status"] for one in (node or {}).get("status", {}).get("conditions", ())}
         return conditions.get("Ready") == "True" and not (node or {})["spec"].get("taints")
 
-    def _add_gpus(self) -> None:
-        """Made up, for what looks at scheduling: no device plugin stands behind them."""
-        if self._gpus:
-            capacity = {"status": {"capacity": {"nvidia.com/gpu": str(self._gpus)}}}
-            self._cluster.kube.patch(f"/api/v1/nodes/{self.name}/status", capacity, MERGE)
-
 
 _CONTAINERD = """version = 3
 root = {root}
@@ -351,3 +354,10 @@ def _remove_control_groups() -> None:
 
 def _run(*command: str | Path) -> str:
     return subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True).stdout
+
+
+if __name__ == "__main__":
+    try:
+        check()
+    except CannotRun as error:
+        sys.exit(f"No real node on this machine: {error}")

@@ -39,8 +39,8 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
 
 
 def test_every_command_in_the_readme_is_a_make_target() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    said = set(re.findall(r"(?m)(?:^|`)make ([a-z-]+)", (ROOT / "README.md").read_text()))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    said = set(re.findall(r"(?m)(?:^|`)make ([a-z0-9-]+)", (ROOT / "README.md").read_text()))
     assert said <= targets
 
 

@@ -1,0 +1,60 @@
+"""The release's life: examined by `helm test`, upgraded while a job trains, uninstalled while a job trains."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import yaml
+
+from dreambooth_api.names import GROUP, PLURAL
+from tests.e2e.report import Report
+from tests.e2e.site import CHART, RELEASE, SYSTEM, Site, eventually
+from tests.e2e.trainings import CHECKPOINT_EVERY, Clock, Training, condition, short_job
+
+
+def test_helm_test_finds_everything_in_order(site: Site, release: str, report: Report) -> None:
+    clock = Clock()
+    said = site.helm("test", RELEASE, "--namespace", SYSTEM, "--logs", "--timeout", "3m")
+    assert said.count("Phase:          Succeeded") == 2, said
+    report.time("`helm test`: the cluster's doctor and the bucket's", clock())
+
+
+def test_upgrade_keeps_what_runs(site: Site, namespace: str, report: Report, tmp_path: Path) -> None:
+    """To a chart of another version with another pod template, as a new release brings."""
+    clock, training = Clock(), Training.apply(site, namespace, short_job("upgraded"))
+    training.wait_for_step(CHECKPOINT_EVERY)
+    before = _operators(site)
+    site.install(_next_version(tmp_path), podAnnotations={"example.org/release": "next"})
+    assert not before & _operators(site)
+    status = training.succeed()
+    assert status["attempts"]["started"] == 1
+    report.ending("`helm upgrade`", f"{status['state']} in 1 attempt", clock())
+
+
+def test_uninstall_keeps_results_and_hangs_on_nothing(site: Site, namespace: str, report: Report) -> None:
+    clock, training = Clock(), Training.apply(site, namespace, short_job("orphaned"))
+    training.wait_for_step(CHECKPOINT_EVERY)
+    site.helm("uninstall", RELEASE, "--namespace", SYSTEM, "--wait", "--timeout", "2m")
+    eventually(training.published, "a result without an operator")
+    training.check_published()
+    assert condition(training.status(), "Finished") != "True"  # nobody was there to say so
+    site.install()
+    status = training.succeed(60)
+    report.ending("`helm uninstall`, installed again later", f"{status['state']} in 1 attempt", clock())
+    site.helm("uninstall", RELEASE, "--namespace", SYSTEM, "--wait", "--timeout", "2m")
+    training.kubectl("delete", "dbj", training.name, "--timeout=30s")
+    training.check_published()
+    site.kubectl("get", "crd", f"{PLURAL}.{GROUP}")
+
+
+def _operators(site: Site) -> set[str]:
+    pods = site.kubectl.items("-n", SYSTEM, "pods", "-l", f"app.kubernetes.io/instance={RELEASE}")
+    return {pod["metadata"]["uid"] for pod in pods if "deletionTimestamp" not in pod["metadata"]}
+
+
+def _next_version(folder: Path) -> Path:
+    chart = Path(shutil.copytree(CHART, folder / CHART.name))
+    description = yaml.safe_load((chart / "Chart.yaml").read_text())
+    (chart / "Chart.yaml").write_text(yaml.safe_dump(description | {"version": "99.0.0"}))
+    return chart
