@@ -160,11 +160,21 @@ class RealNode:
 
     def kill_container(self, pod_uid: str, container: str) -> None:
         """SIGKILL to every process of a container, as the kernel's memory killer or an operator's hand would."""
-        for task in self._ctr("containers", "ls", "-q").split():
-            labels = json.loads(self._ctr("containers", "info", task))["Labels"]
-            of = labels.get("io.kubernetes.pod.uid"), labels.get("io.kubernetes.container.name")
-            if of == (pod_uid, container):
-                self._ctr("tasks", "kill", "--all", "--signal", "SIGKILL", task)
+        self._ctr("tasks", "kill", "--all", "--signal", "SIGKILL", self._container(pod_uid, container))
+
+    def container_started(self, pod_uid: str, container: str) -> float:
+        """When its first process began, in seconds since the epoch; the API server tells whole seconds only."""
+        wanted = self._container(pod_uid, container)
+        (pid,) = [line.split()[1] for line in self._ctr("tasks", "ls").splitlines() if line.startswith(wanted)]
+        ticks = int(self.seen(Path(f"/proc/{pid}/stat")).read_text().rpartition(")")[2].split()[19])
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
+
+    def _container(self, pod_uid: str, name: str) -> str:
+        for container in self._ctr("containers", "ls", "-q").split():
+            labels = json.loads(self._ctr("containers", "info", container))["Labels"]
+            if (labels.get("io.kubernetes.pod.uid"), labels.get("io.kubernetes.container.name")) == (pod_uid, name):
+                return container
+        raise LookupError(f"no container {name} of pod {pod_uid} on {self.name}")
 
     def seen(self, path: Path) -> Path:
         """The path as the node's processes see it, with its mounts, for reading from out here."""
