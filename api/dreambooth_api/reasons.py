@@ -116,6 +116,10 @@ DEVICE_UNAVAILABLE = _job(
     "DeviceUnavailable", 82, Retry.COUNTED, "A GPU was asked for, but the process sees none that works.",
     "Check the node's driver and device plugin, or set runtime.gpu.count: 0 to train on the CPU.",
 )  # fmt: skip
+MEMORY_LIMIT = _job(
+    "MemoryLimitExceeded", 83, Retry.NEVER, "The container was killed for exceeding its memory limit.",
+    "Raise runtime.resources.memory.",
+)  # fmt: skip
 KILLED = _job(
     "Killed", 137, Retry.COUNTED, "The process was killed before it could say why.",
     "Look at the node and at the memory limit in runtime.resources.",
@@ -125,10 +129,6 @@ INTERRUPTED = _job(
     "Nothing: the next attempt resumes from the newest checkpoint.",
 )  # fmt: skip
 
-MEMORY_LIMIT = _operator(
-    "MemoryLimitExceeded", "The container was killed for exceeding its memory limit.",
-    "Raise runtime.resources.memory.",
-)  # fmt: skip
 BACKOFF_LIMIT = _operator(
     "BackoffLimitExceeded", "More attempts failed than runPolicy.backoffLimit allows.",
     "Read the last attempts in status.lastAttempts; correct the cause and apply again.",

@@ -50,13 +50,8 @@ def main(trainer: Sequence[str] = TRAINER) -> int:
     outcome = outcome.model_copy(update={"purge": purge(scratch)})
     log.info("job_finished", reason=outcome.reason, seconds=round(time.monotonic() - started, 1))
     _say(outcome)
-    return _exit_code(reasons.REASONS[outcome.reason])
-
-
-def _exit_code(reason: Reason) -> int:
-    """MemoryLimitExceeded is the operator's word and has no code: it leaves with one that is not retried either."""
-    code = reasons.OUT_OF_MEMORY.exit_code if reason.exit_code is None else reason.exit_code
-    assert code is not None
+    code = reasons.REASONS[outcome.reason].exit_code
+    assert code is not None, "a reason of the operator's own is no word of the job"
     return code
 
 

@@ -127,7 +127,7 @@ def test_trainer_that_the_kernel_killed_for_its_memory_is_not_tried_again(tmp_pa
     assert outcome.reason == reasons.MEMORY_LIMIT.name
     assert "limit of 2.0 GiB" in outcome.message
     assert "runtime.resources.memory" in outcome.message
-    assert exit_code in reasons.exit_codes(reasons.Retry.NEVER)
+    assert exit_code == reasons.MEMORY_LIMIT.exit_code
     assert list(pod.scratch.iterdir()) == []
 
 
