@@ -64,7 +64,12 @@ class OperatorProcess:
 
 
 def _grant(cluster: Cluster) -> None:
-    role = {"apiVersion": f"{_RBAC}/v1", "kind": "ClusterRole", "metadata": {"name": NAME}, "rules": rules(RIGHTS)}
+    role = {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": NAME},
+        "rules": rules(RIGHTS, NAME),
+    }
     binding = {
         "apiVersion": f"{_RBAC}/v1",
         "kind": "ClusterRoleBinding",

@@ -1,7 +1,7 @@
 """`dreambooth-operator doctor`: asks a cluster whether this operator can work there; one line per check.
 
-It runs with a ServiceAccount of its own, which may get CustomResourceDefinitions, list nodes, create
-SubjectAccessReviews and get Leases in the operator's namespace, and needs no right that the operator has.
+It runs with a ServiceAccount of its own, which may get this CustomResourceDefinition and the operator's Lease, list
+nodes and create SubjectAccessReviews.
 """
 
 from __future__ import annotations
@@ -120,34 +120,52 @@ def difference(ours: Any, theirs: Any, path: str = "") -> str:
 
 
 def _rights(cluster: KubeCluster, settings: Settings, account: tuple[str, str]) -> Iterator[Finding]:
-    asked = [(right, place) for right in RIGHTS for place in _places(right, settings, account)]
+    asked = [(right, place) for right in RIGHTS for place in _places(right, settings)]
     missing = [(right, place) for right, place in asked if not _allowed(cluster, account, right, place)]
     for right, place in missing:
-        where = f"in namespace {place}" if place else "in all namespaces" if right.scope is Scope.SERVED else ""
-        yield Finding(Result.FAILED, "rights", f"the operator may not {right} {where}; needed: {right.reason}")
+        yield Finding(Result.FAILED, "rights", f"the operator may not {right} {place}; needed: {right.reason}")
     if not missing:
         yield Finding(Result.OK, "rights", f"the operator has the {len(asked)} rights it needs")
 
 
-def _places(right: Right, settings: Settings, account: tuple[str, str]) -> tuple[str, ...]:
-    """Namespaces to ask about; the empty one means all, or none."""
-    if right.scope is Scope.OWN:
-        return (settings.lease[0],) if settings.lease else ()
-    return (settings.namespaces or ("",)) if right.scope is Scope.SERVED else ("",)
+@dataclass(frozen=True, slots=True)
+class Place:
+    namespace: str = ""  # empty: all, or none
+    name: str = ""  # empty: any
+
+    def __str__(self) -> str:
+        if self.name:
+            return f"on {self.namespace}/{self.name}"
+        return f"in namespace {self.namespace}" if self.namespace else "in the whole cluster"
+
+
+def _places(right: Right, settings: Settings) -> list[Place]:
+    match right.scope:
+        case Scope.SERVED:
+            return _served(settings)
+        case Scope.CLUSTER:
+            return [Place()]
+        case Scope.OWN:
+            return [Place(settings.lease[0])] if settings.lease else []
+        case Scope.LEASE:
+            return [Place(*settings.lease)] if settings.lease else []
+
+
+def _served(settings: Settings) -> list[Place]:
+    return [Place(namespace) for namespace in settings.namespaces] or [Place()]
 
 
 def _secrets(cluster: KubeCluster, settings: Settings, account: tuple[str, str]) -> Iterator[Finding]:
-    places = settings.namespaces or ("",)
-    if any(_allowed(cluster, account, Right("", "secrets", "get", ""), place) for place in places):
+    if any(_allowed(cluster, account, Right("", "secrets", "get", ""), place) for place in _served(settings)):
         yield Finding(Result.WARNING, "secrets", "the operator may read Secrets; it never does: take that right away")
     else:
         yield Finding(Result.OK, "secrets", "the operator may not read Secrets")
 
 
-def _allowed(cluster: KubeCluster, account: tuple[str, str], right: Right, namespace: str) -> bool:
+def _allowed(cluster: KubeCluster, account: tuple[str, str], right: Right, place: Place) -> bool:
     resource, _, subresource = right.resource.partition("/")
     attributes = {"group": right.group, "resource": resource, "subresource": subresource, "verb": right.verb,
-                  "namespace": namespace}  # fmt: skip
+                  "namespace": place.namespace, "name": place.name}  # fmt: skip
     user = f"system:serviceaccount:{account[0]}:{account[1]}"
     groups = ["system:serviceaccounts", f"system:serviceaccounts:{account[0]}", "system:authenticated"]
     body = {

@@ -14,9 +14,10 @@ from dreambooth_api import names
 
 
 class Scope(StrEnum):
-    SERVED = "served"  # the namespaces whose TrainingJobs are served, or all
-    CLUSTER = "cluster"  # has no namespace
-    OWN = "own"  # the operator's own namespace
+    SERVED = "the namespaces served"
+    CLUSTER = "the cluster"
+    OWN = "its own namespace"
+    LEASE = "its own Lease"  # by name, which a right to create cannot have
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +55,19 @@ RIGHTS: tuple[Right, ...] = (
         "authentication.k8s.io", "tokenreviews", "create", "To check whose token came with a progress record.",
         Scope.CLUSTER,
     ),
-    Right("coordination.k8s.io", "leases", "get", "To see which replica leads.", Scope.OWN),
+    Right("coordination.k8s.io", "leases", "get", "To see which replica leads.", Scope.LEASE),
     Right("coordination.k8s.io", "leases", "create", "To make the Lease, once.", Scope.OWN),
-    Right("coordination.k8s.io", "leases", "update", "To take, renew and free it.", Scope.OWN),
+    Right("coordination.k8s.io", "leases", "update", "To take, renew and free it.", Scope.LEASE),
 )  # fmt: skip
 
 
-def rules(rights: Iterable[Right]) -> list[dict[str, Any]]:
-    """As a Role lists them, one rule per resource."""
-    verbs: dict[tuple[str, str], list[str]] = {}
+def rules(rights: Iterable[Right], lease: str) -> list[dict[str, Any]]:
+    """As a Role lists them, one rule per resource; `lease` is the name of the operator's own."""
+    verbs: dict[tuple[str, str, bool], list[str]] = {}
     for right in rights:
-        verbs.setdefault((right.group, right.resource), []).append(right.verb)
+        verbs.setdefault((right.group, right.resource, right.scope is Scope.LEASE), []).append(right.verb)
     return [
         {"apiGroups": [group], "resources": [resource], "verbs": sorted(found)}
-        for (group, resource), found in verbs.items()
+        | ({"resourceNames": [lease]} if named else {})
+        for (group, resource, named), found in verbs.items()
     ]

@@ -82,9 +82,10 @@ def hooks(chart: Chart, namespace: str) -> list[Object]:
     return [one for one in yaml.safe_load_all(text) if one]
 
 
-def may(api: Kube, user: str, verb: str, group: str, resource: str, namespace: str = "") -> bool:
+def may(api: Kube, user: str, verb: str, group: str, resource: str, namespace: str = "", name: str = "") -> bool:
     plural, _, subresource = resource.partition("/")
-    attributes = {"group": group, "resource": plural, "subresource": subresource, "verb": verb, "namespace": namespace}
+    attributes = {"group": group, "resource": plural, "subresource": subresource, "verb": verb, "namespace": namespace,
+                  "name": name}  # fmt: skip
     review = api.create(
         "/apis/authorization.k8s.io/v1/subjectaccessreviews",
         {"spec": {"user": user, "groups": ["system:authenticated"], "resourceAttributes": attributes}},
@@ -135,12 +136,15 @@ def test_in_namespaced_mode_the_operator_has_its_rights_there_and_nowhere_else(r
     served = "default"
     namespace = release(watchNamespaces=[served])
     user = operator_user(namespace)
-    places = {Scope.SERVED: served, Scope.OWN: namespace, Scope.CLUSTER: ""}
+    places = {Scope.SERVED: served, Scope.OWN: namespace, Scope.LEASE: namespace, Scope.CLUSTER: ""}
     for right in RIGHTS:
-        assert may(api, user, right.verb, right.group, right.resource, places[right.scope]), right
+        asked, name = (right.verb, right.group, right.resource), FULLNAME if right.scope is Scope.LEASE else ""
+        assert may(api, user, *asked, places[right.scope], name), right
         if right.scope is not Scope.CLUSTER:
-            assert not may(api, user, right.verb, right.group, right.resource), right
-            assert not may(api, user, right.verb, right.group, right.resource, "kube-system"), right
+            assert not may(api, user, *asked, "", name), right
+            assert not may(api, user, *asked, "kube-system", name), right
+        if name:
+            assert not may(api, user, *asked, namespace, "another"), right
 
 
 def test_in_cluster_mode_the_operator_serves_every_namespace_but_reads_no_secret(release: Release, api: Kube) -> None:

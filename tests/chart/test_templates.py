@@ -60,18 +60,21 @@ def plain_env(container: Json) -> dict[str, str]:
     return {one["name"]: one.get("value", "from the pod") for one in container["env"]}
 
 
-def granted(role: Object) -> set[tuple[str, str, str]]:
+def granted(role: Object) -> set[tuple[str, str, str, str]]:
+    """(group, resource, verb, name); an empty name: any."""
     return {
-        (group, resource, verb)
+        (group, resource, verb, name)
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
+        for name in rule.get("resourceNames", [""])
     }
 
 
-def needed(*scopes: Scope) -> set[tuple[str, str, str]]:
-    return {(right.group, right.resource, right.verb) for right in RIGHTS if right.scope in scopes}
+def needed(*scopes: Scope) -> set[tuple[str, str, str, str]]:
+    names = {Scope.LEASE: FULLNAME}
+    return {(r.group, r.resource, r.verb, names.get(r.scope, "")) for r in RIGHTS if r.scope in scopes}
 
 
 def test_the_chart_passes_lint(chart: Chart) -> None:
@@ -188,7 +191,7 @@ def test_in_cluster_mode_a_cluster_role_has_exactly_the_rights_of_the_list(chart
     assert granted(find(objects, "ClusterRole", f"{FULLNAME}.{NAMESPACE}")) == needed(Scope.SERVED, Scope.CLUSTER)
     (own,) = (one for one in objects if one["kind"] == "Role")
     assert own["metadata"]["namespace"] == NAMESPACE
-    assert granted(own) == needed(Scope.OWN)
+    assert granted(own) == needed(Scope.OWN, Scope.LEASE)
 
 
 def test_in_namespaced_mode_only_token_reviews_are_cluster_wide(chart: Chart) -> None:
@@ -196,7 +199,7 @@ def test_in_namespaced_mode_only_token_reviews_are_cluster_wide(chart: Chart) ->
     assert granted(find(objects, "ClusterRole", f"{FULLNAME}.{NAMESPACE}")) == needed(Scope.CLUSTER)
     for namespace in ("team-a", "team-b"):
         assert granted(find(objects, "Role", namespace=namespace)) == needed(Scope.SERVED)
-    assert granted(find(objects, "Role", namespace=NAMESPACE)) == needed(Scope.OWN)
+    assert granted(find(objects, "Role", namespace=NAMESPACE)) == needed(Scope.OWN, Scope.LEASE)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -29,6 +29,7 @@ from tests.integration.operator_kit import ROOT, SPEC, Json, Kit, eventually
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 STORY_SECONDS = 120
+LEASE = "operator"
 FINALIZERS = next(right for right in RIGHTS if right.resource.endswith("/finalizers"))
 
 
@@ -57,7 +58,7 @@ def grant(cluster: Cluster, subject: Json, name: str, namespace: str, rights: li
     for prefix, kind, granted in ((f"/namespaces/{namespace}", "", inside), ("", "Cluster", outside)):
         plural = f"{kind.lower()}role"
         reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": f"{kind}Role", "name": name}
-        cluster.kube.create(f"{RBAC}{prefix}/{plural}s", {"metadata": {"name": name}, "rules": rules(granted)})
+        cluster.kube.create(f"{RBAC}{prefix}/{plural}s", {"metadata": {"name": name}, "rules": rules(granted, LEASE)})
         binding = {"metadata": {"name": name}, "roleRef": reference, "subjects": [subject]}
         cluster.kube.create(f"{RBAC}{prefix}/{plural}bindings", binding)
     user = f"system:serviceaccount:{namespace}:{subject['name']}" if "namespace" in subject else subject["name"]
@@ -70,6 +71,7 @@ def _allowed(cluster: Cluster, user: str, right: Right, namespace: str) -> bool:
     attributes = {
         "group": right.group, "resource": resource, "subresource": subresource, "verb": right.verb,
         "namespace": "" if right.scope is Scope.CLUSTER else namespace,
+        "name": LEASE if right.scope is Scope.LEASE else "",
     }  # fmt: skip
     review = {"spec": {"user": user, "resourceAttributes": attributes}}
     path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
@@ -100,7 +102,7 @@ class Telling:
     def start(self) -> None:
         renewal_fails = self.missing is not None and self.missing.resource == "leases" and self.missing.verb == "update"
         terms = Terms(3 if renewal_fails else 120)  # on a busy machine nobody else is to lose it
-        self.kit.start(Election(self.kit.connect(), (self.namespace, "operator"), "one", "", terms), workers=1)
+        self.kit.start(Election(self.kit.connect(), (self.namespace, LEASE), "one", "", terms), workers=1)
 
     def tell(self) -> None:
         self.kit.end_with(0, "done")
@@ -165,7 +167,7 @@ DOCTORS_RIGHTS = [
     Right("apiextensions.k8s.io", "customresourcedefinitions", "get", "", Scope.CLUSTER),
     Right("", "nodes", "list", "", Scope.CLUSTER),
     Right("authorization.k8s.io", "subjectaccessreviews", "create", "", Scope.CLUSTER),
-    Right("coordination.k8s.io", "leases", "get", "", Scope.OWN),
+    Right("coordination.k8s.io", "leases", "get", "", Scope.LEASE),
 ]
 
 
@@ -199,11 +201,11 @@ def test_the_doctor_finds_a_sound_operator_sound(strict: Cluster, tmp_path: Path
     clinic = Clinic(strict, "sound", tmp_path)
     clinic.admit(list(RIGHTS))
     kit, stop = Kit(strict, "sound", tmp_path), threading.Event()
-    election = Election(kit.connect(), ("sound", "operator"), "pod-1", "", Terms(6))
+    election = Election(kit.connect(), ("sound", LEASE), "pod-1", "", Terms(6))
     candidate = threading.Thread(target=election.run, args=(stop, lambda: None, lambda: None))
     candidate.start()
     try:
-        code, lines = clinic.examine(DREAMBOOTH_LEASE="sound/operator", DREAMBOOTH_LEASE_SECONDS="6")
+        code, lines = clinic.examine(DREAMBOOTH_LEASE=f"sound/{LEASE}", DREAMBOOTH_LEASE_SECONDS="6")
     finally:
         stop.set()
         candidate.join()
@@ -213,7 +215,7 @@ def test_the_doctor_finds_a_sound_operator_sound(strict: Cluster, tmp_path: Path
         "ok secrets the operator may not read Secrets",
         "warning gpu none of 1 nodes offers nvidia.com/gpu: TrainingJobs wait until one does (is its device plugin "
         "running?), unless they set runtime.gpu to another or to none",
-        "ok lease sound/operator is held by pod-1",
+        f"ok lease sound/{LEASE} is held by pod-1",
     ]
     assert code == 0
 

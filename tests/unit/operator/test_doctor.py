@@ -81,13 +81,20 @@ def test_the_first_difference_of_two_schemas_is_named() -> None:
 def test_a_missing_right_is_named_with_its_reason(ward: Ward) -> None:
     ward.forbidden.add(("watch", "pods"))
     words = ward.findings()["rights"].words
-    assert words == "the operator may not watch pods in all namespaces; needed: To hear of their changes."
+    assert words == "the operator may not watch pods in the whole cluster; needed: To hear of their changes."
+    ward.forbidden = {("update", "leases")}
+    assert "may not update leases.coordination.k8s.io on ops/operator;" in ward.findings()["rights"].words
 
 
 def test_every_served_namespace_is_asked_about_and_the_lease_in_its_own(ward: Ward) -> None:
     ward.findings(Settings(namespaces=("a", "b"), lease=("ops", "operator")))
-    places = {spec["resourceAttributes"]["namespace"] for spec in ward.asked}
-    assert places == {"a", "b", "ops", ""}
+    asked = [spec["resourceAttributes"] for spec in ward.asked]
+    assert {attributes["namespace"] for attributes in asked} == {"a", "b", "ops", ""}
+    calls = {(attributes["verb"], attributes["namespace"], attributes["name"]) for attributes in asked}
+    assert {call for call in calls if call[2]} == {
+        ("get", "ops", "operator"),
+        ("update", "ops", "operator"),
+    }
     served = sum(right.scope is Scope.SERVED for right in RIGHTS)
     assert len(ward.asked) == 2 * served + (len(RIGHTS) - served) + 2  # and the Secrets
 
