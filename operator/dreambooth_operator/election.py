@@ -158,7 +158,7 @@ class Election:
             self._seen, self._seen_at = spec, now
         metrics.LEASE_TRANSITIONS.set(spec.get("leaseTransitions") or 0)
         annotations = (lease.get("metadata") or {}).get("annotations") or {}
-        self.leader_url = annotations.get(names.ANNOTATION_PROGRESS_URL, "") if spec.get("holderIdentity") else ""
+        self.leader_url = annotations.get(names.ANNOTATION_PROGRESS_URL, "")
 
     def _held_by_another(self, spec: Json) -> bool:
         if spec.get("holderIdentity") in (None, "", self.identity):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dreambooth_api import reasons
+from dreambooth_api import names, reasons
 from dreambooth_api.names import KIND
 from dreambooth_api.reasons import REASONS
 from dreambooth_api.spec import TrainingJobSpec
@@ -47,6 +47,14 @@ def test_every_command_in_the_readme_is_a_make_target() -> None:
 @pytest.mark.parametrize("condition", list(ConditionType))
 def test_every_condition_is_explained(condition: ConditionType) -> None:
     assert f"`{condition}`" in (ROOT / "docs/status.md").read_text()
+
+
+def test_every_setting_of_the_operator_is_explained_and_no_other() -> None:
+    variable = re.compile(r"DREAMBOOTH_[A-Z_]+")
+    read = set(variable.findall((ROOT / "operator/dreambooth_operator/settings.py").read_text()))
+    table = (ROOT / "docs/operator.md").read_text().split("\n## Settings\n")[1].split("\n## ")[0]
+    said = {name for row in table.splitlines() for name in variable.findall(row.partition(" | ")[0])}
+    assert said == read | {names.ENV_LOG_FORMAT}
 
 
 @pytest.mark.parametrize("reason", sorted(REASONS))

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -264,6 +265,17 @@ def test_r18_time_counts_from_before_the_renewal_was_sent(world: World) -> None:
     world.time += 4
     world.turn(two)
     assert world.holders() == [1]
+
+
+def test_the_page_has_the_times_of_the_default_lease() -> None:
+    page, terms = (Path(__file__).parents[3] / "docs" / "operator.md").read_text(), Terms()
+    for words in (
+        f"With a Lease of {terms.lease_seconds:g} s",
+        f"every {terms.retry_seconds:g} s; each call gives up after {terms.call_seconds:g} s",
+        f"{terms.renew_deadline_seconds:g} s after its last renewal was sent",
+        f"or {terms.lease_seconds:g} s after it was seen to change last",
+    ):
+        assert words in page
 
 
 REPLICAS = st.integers(0, 2)
