@@ -260,12 +260,12 @@ def test_the_policy_of_the_threat_model_page(strict: Cluster, tmp_path: Path) ->
     kit = Kit(strict, "authors", tmp_path)
     runtime, storage = SPEC["runtime"], {"credentialsSecretRef": {"name": "somebody-elses"}}
     refused: dict[str, Json] = {
-        "runtime.image": {"runtime": runtime | {"image": "registry.example.org/dreambooth-job:latest"}},
+        "runtime.image": {"runtime": runtime | {"image": "registry.example.org/team/dreambooth-job:latest"}},
         "runtime.serviceAccountName": {"runtime": runtime | {"serviceAccountName": "admin"}},
         "storage.credentialsSecretRef": {"storage": storage},
         "storage.endpoint": {"storage": {"endpoint": "https://elsewhere.example"}},
     }
-    ours = {"image": f"registry.example.org/dreambooth-job@sha256:{64 * 'a'}"}
+    ours = {"image": f"registry.example.org/team/dreambooth-job@sha256:{64 * 'a'}"}
 
     def refusal(spec: Json) -> str:
         try:
@@ -282,6 +282,6 @@ def test_the_policy_of_the_threat_model_page(strict: Cluster, tmp_path: Path) ->
         strict.kube.create(f"/apis/admissionregistration.k8s.io/v1/{plural}", body)
     for field, spec in refused.items():
         eventually(f"{field} is refused", lambda spec=spec, field=field: f"denied request: {field}" in refusal(spec))
-    own = {"credentialsSecretRef": {"name": "bucket-credentials"}}
+    own = {"credentialsSecretRef": {"name": "bucket-keys"}}
     assert refusal({"runtime": runtime | ours, "storage": own}) == ""
     assert refusal({}) == ""
