@@ -61,7 +61,7 @@ def train(
             loaded.config.training, on_step=run.after_step, stop=interruption,
         )  # fmt: skip
         interruption.check()
-    run.finish()
+        run.finish()
     return trained
 
 
@@ -129,6 +129,7 @@ class _Run:
             log.warning("last_checkpoint_failed", reason=error.reason.name)
 
     def finish(self) -> None:
+        """Raises what the last background checkpoint failed with; Interrupted, when the pod was asked to stop."""
         self._saver.wait(LAST_CHECKPOINT_SECONDS)
         self._saver.raise_failure()
 
