@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
+from pydantic import ValidationError
 
 from dreambooth_api import reasons
 from dreambooth_api.logs import configure
 from dreambooth_api.names import ENV_SCRATCH, ENV_TERMINATION_MESSAGE, TERMINATION_MESSAGE_LIMIT_BYTES
 from dreambooth_api.reasons import Reason
 from dreambooth_api.status import Outcome
-from dreambooth_job.explain import explain
+from dreambooth_job.explain import explain, where
 from dreambooth_job.memory import killed_for_memory, limit_bytes
 from dreambooth_job.process import keep_memory_private
 from dreambooth_job.scratch import purge, working_environment
@@ -46,6 +47,7 @@ def main(trainer: Sequence[str] = TRAINER) -> int:
         exit_code, said = _run_trainer(trainer, scratch)
         outcome = said or _unexplained(exit_code, killed_for_memory() > killed_before)
     except OSError as error:  # scratch is full, or cannot be written at all
+        log.error("trainer_not_started", error=type(error).__name__, lines=where(error))
         outcome = _outcome(*explain(error, scratch))
     outcome = outcome.model_copy(update={"purge": purge(scratch)})
     log.info("job_finished", reason=outcome.reason, seconds=round(time.monotonic() - started, 1))
@@ -85,7 +87,15 @@ def _run_trainer(command: Sequence[str], scratch: Path) -> tuple[int, Outcome | 
     # What is left takes a moment and must be done; and Python takes its own handlers away before it exits.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    return exit_code, Outcome.model_validate_json(text) if text else None
+    return exit_code, _words(text)
+
+
+def _words(text: bytes) -> Outcome | None:
+    """None when the trainer said nothing, or was killed in the middle of a word."""
+    try:
+        return Outcome.model_validate_json(text)
+    except ValidationError:
+        return None
 
 
 def _unexplained(exit_code: int, for_memory: bool) -> Outcome:
@@ -118,7 +128,10 @@ def _say(outcome: Outcome) -> None:
     text = outcome.to_termination_message()
     assert len(text.encode()) <= TERMINATION_MESSAGE_LIMIT_BYTES
     if path := os.environ.get(ENV_TERMINATION_MESSAGE):
-        Path(path).write_text(text)
+        try:
+            Path(path).write_text(text)
+        except OSError as error:  # it lies on the node's disk, which may be full; the exit code tells the reason too
+            log.error("last_words_lost", error=error.strerror)
 
 
 if __name__ == "__main__":

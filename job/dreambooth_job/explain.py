@@ -1,9 +1,10 @@
-"""The reason behind an error that no module of ours has raised, and a sentence that quotes nothing of it."""
+"""The reason behind an error that no module of ours has raised, in words that quote nothing of it."""
 
 from __future__ import annotations
 
 import errno
 import shutil
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,14 +24,23 @@ def explain(error: BaseException, scratch: Path) -> tuple[Reason, str]:
     return reasons.INTERNAL_ERROR, f"{type(error).__name__} in the job; the pod's log has the traceback."
 
 
+def where(error: BaseException) -> list[str]:
+    """The traceback without the errors' own texts, which may quote a file, a key or a prompt; innermost line last."""
+    frames = traceback.extract_tb(error.__traceback__)
+    cause = error.__cause__ or error.__context__
+    before = [*where(cause), f"then {type(error).__name__}"] if cause else []
+    return [*before, *(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)]
+
+
 def no_room(scratch: Path, needed_bytes: int = 0) -> str:
     """What the scratch volume holds and which size would do; a model's checkpoint and result want room beside it."""
     volume = shutil.disk_usage(scratch)
     enough = 2 * max(volume.total, volume.used + needed_bytes)
     wanted = f"{size(needed_bytes)} more are needed and " if needed_bytes else ""
     return (
-        f"The scratch volume is full: {wanted}{size(volume.free)} of {size(volume.total)} are free. Raise "
-        f"runtime.scratch.sizeLimit to {size(enough)}; where it is higher already, the node's disk is full."
+        f"The scratch volume is full: {wanted}{size(volume.free)} of {size(volume.total)} are free. With "
+        f"runtime.scratch.medium: Memory raise runtime.scratch.sizeLimit to {size(enough)}; with Disk it is the node's "
+        "disk that is full."
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from pathlib import Path
 
 import structlog
@@ -20,7 +19,7 @@ from dreambooth_api.reasons import Reason
 from dreambooth_api.run import Run
 from dreambooth_api.status import Outcome
 from dreambooth_job.errors import InvalidSpec, JobError
-from dreambooth_job.explain import explain
+from dreambooth_job.explain import explain, where
 from dreambooth_job.interruption import Interruption
 from dreambooth_job.process import die_with_parent, keep_memory_private
 from dreambooth_job.progress import ProgressReporter, sender_from_environment
@@ -69,14 +68,6 @@ def parse_run(text: str) -> Run:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
         raise InvalidSpec(f"The TrainingJob does not parse: {wrong}. Correct it and apply it again.") from None
-
-
-def where(error: BaseException) -> list[str]:
-    """The traceback without the errors' own texts, which may quote a file, a key or a prompt; innermost line last."""
-    frames = traceback.extract_tb(error.__traceback__)
-    cause = error.__cause__ or error.__context__
-    before = [*where(cause), f"then {type(error).__name__}"] if cause else []
-    return [*before, *(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)]
 
 
 def _outcome(reason: Reason, message: str) -> Outcome:

@@ -9,7 +9,7 @@ import pytest
 from safetensors import SafetensorError
 
 from dreambooth_api import reasons
-from dreambooth_job.explain import explain, no_room, size
+from dreambooth_job.explain import explain, no_room, size, where
 
 
 class OutOfMemoryError(RuntimeError):
@@ -60,3 +60,17 @@ def test_a_full_volume_is_told_with_what_is_there_what_is_needed_and_what_would_
 
 def test_sizes_are_readable() -> None:
     assert [size(n) for n in (3 << 20, 1 << 30, 45 << 28)] == ["3 MiB", "1.0 GiB", "11.2 GiB"]
+
+
+def test_a_traceback_in_the_log_names_lines_and_no_words_of_the_errors() -> None:
+    try:
+        try:
+            raise FileNotFoundError("rex.jpg")
+        except FileNotFoundError as inner:
+            raise ValueError("a photo of sks dog") from inner
+    except ValueError as error:
+        lines = where(error)
+    assert "then ValueError" in lines
+    assert all("test_explain.py:" in line for line in lines if not line.startswith("then"))
+    assert "rex" not in str(lines)
+    assert "sks" not in str(lines)

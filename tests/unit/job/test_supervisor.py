@@ -73,8 +73,9 @@ class Pod:
         ("raise SystemExit", reasons.INTERNAL_ERROR),
         ("os.abort()", reasons.INTERNAL_ERROR),
         ("os.kill(os.getpid(), 9)", reasons.KILLED),
+        ('say(\'{"reason": "Compl\'); os.kill(os.getpid(), 9)', reasons.KILLED),
     ],
-    ids=["completed", "refused", "exits", "ends without a word", "aborts", "killed by somebody"],
+    ids=["completed", "refused", "exits", "ends without a word", "aborts", "killed", "killed in mid-word"],
 )
 def test_every_ending_empties_scratch_and_has_a_reason(tmp_path: Path, ending: str, reason: reasons.Reason) -> None:
     pod = Pod(tmp_path, ending)
@@ -138,6 +139,13 @@ def test_scratch_that_cannot_be_written_is_an_ending_like_any_other(tmp_path: Pa
     again = subprocess.run(pod.process.args, env=pod.environment, capture_output=True)
     assert again.returncode == reasons.INTERNAL_ERROR.exit_code
     assert Outcome.model_validate_json(pod.message.read_text()).reason == reasons.INTERNAL_ERROR.name
+    assert list(pod.scratch.iterdir()) == []
+
+
+def test_last_words_that_cannot_be_written_leave_the_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "message").mkdir()
+    pod = Pod(tmp_path, 'say(\'{"reason": "InvalidSpec", "message": "steps"}\')')
+    assert pod.process.wait() == reasons.INVALID_SPEC.exit_code
     assert list(pod.scratch.iterdir()) == []
 
 
