@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import threading
 import time
-from contextlib import suppress
 
 import structlog
 
@@ -22,17 +21,23 @@ class Libraries:
 
     def __init__(self) -> None:
         self._started = time.monotonic()
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._import, name="libraries", daemon=True)
         self._thread.start()
 
     def wait(self, interruption: Interruption) -> None:
-        """Until an import statement costs nothing, or fails with the error that the thread met. Raises Interrupted."""
+        """Until an import statement costs nothing. Raises Interrupted, and the error that the thread met."""
         while self._thread.is_alive():
             interruption.check()
             self._thread.join(_POLL_SECONDS)
+        if self._error:  # torch, imported again after half an import, fails with another error that misleads
+            raise self._error
 
     def _import(self) -> None:
-        with suppress(Exception):  # the caller's own import statement meets it again and can tell it
+        try:
             for name in MODULES:
                 importlib.import_module(name)
+        except Exception as error:
+            self._error = error
+        else:
             log.info("libraries_imported", seconds=round(time.monotonic() - self._started, 1))

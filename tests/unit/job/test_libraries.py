@@ -39,6 +39,7 @@ def test_a_stop_does_not_wait_for_the_libraries(monkeypatch: pytest.MonkeyPatch)
     loaded.set()
 
 
-def test_a_failed_import_is_left_for_the_statement_that_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_import_is_told_as_it_was_met(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dreambooth_job.libraries.MODULES", ("dreambooth_job.not_there",))
-    Libraries().wait(Interruption())
+    with pytest.raises(ModuleNotFoundError, match="not_there"):
+        Libraries().wait(Interruption())
