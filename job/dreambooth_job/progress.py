@@ -10,6 +10,7 @@ import os
 import threading
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -87,7 +88,7 @@ class ProgressReporter:
                 if newest.sequence > sent and self._send is not None:
                     self._send(newest)
                 sent, failing = newest.sequence, False
-            except OSError as error:  # URLError and HTTPError are OSErrors
+            except (OSError, HTTPException) as error:  # URLError is an OSError; an answer that is no HTTP is not
                 if not failing:
                     log.warning("progress_not_delivered", error=type(error).__name__)
                 failing = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from http.client import BadStatusLine
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -32,13 +33,17 @@ def test_record_that_was_delivered_is_not_sent_again_at_the_end() -> None:
     assert len([p for p in sent if p.stage is Stage.PUBLISH]) == 1
 
 
-def test_operator_that_is_away_costs_nothing() -> None:
-    def refuse(_: Progress) -> None:
-        raise ConnectionRefusedError
+@pytest.mark.parametrize("error", [ConnectionRefusedError(), BadStatusLine("no HTTP")], ids=["away", "something else"])
+def test_operator_that_is_not_there_is_asked_again(error: Exception) -> None:
+    asked: list[int] = []
+
+    def refuse(progress: Progress) -> None:
+        asked.append(progress.sequence)
+        raise error
 
     with ProgressReporter(refuse, period_seconds=0.01) as reporter:
-        for step in range(100):
-            reporter.update(step=step)
+        while len(asked) < 2:
+            reporter.update(step=99)
     assert reporter.newest.step == 99
 
 
