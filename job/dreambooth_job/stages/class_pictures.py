@@ -26,6 +26,7 @@ from dreambooth_job.training.sampling import draw
 log = structlog.get_logger()
 
 AT_ONCE = 8
+PUT_SECONDS = 60  # of patience, while a GPU stands still
 _OVERHEAD_BYTES = 4096  # of the file around the pixels
 _UNREADABLE = (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error)  # numpy.load
 
@@ -56,11 +57,11 @@ class Shelf:
         return pictures if pictures.shape == shape and pictures.dtype == np.uint8 else None
 
     def put(self, name: str, pictures: np.ndarray) -> None:
-        """A store that does not take them costs the next attempt the drawing, and this one nothing."""
+        """A store that does not take them costs the next attempt the drawing, and this one a minute at most."""
         path = self.folder / f"{name}.npz"
         np.savez_compressed(path, pictures=pictures)
         try:
-            self.store.put(path, self.prefix + name)
+            self.store.within(PUT_SECONDS).put(path, self.prefix + name)
         except StorageError as error:
             log.warning("class_pictures_not_kept", reason=error.reason.name)
         path.unlink()
