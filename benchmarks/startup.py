@@ -19,15 +19,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 MOMENTS = ("first log line", "first progress report", "inputs there", "torch and diffusers imported", "model loaded",
            "first training step")  # fmt: skip
-TOCKS = os.sysconf("SC_CLK_TCK")
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 POLL_SECONDS = 0.005
+
+Note = Callable[[str], None]  # a moment, when it has come
 
 
 def main() -> None:
@@ -94,7 +96,8 @@ def measure(folder: Path, storage: Mapping[str, str]) -> dict[str, tuple[float, 
         def note(moment: str) -> None:
             times.setdefault(moment, (time.monotonic() - started, _processor_seconds(job.pid)))
 
-        threading.Thread(target=_watch, args=(folder / "scratch/result/metrics.jsonl", note), daemon=True).start()
+        metrics = folder / "scratch/result/metrics.jsonl"
+        threading.Thread(target=_watch, args=(metrics, job, note), daemon=True).start()
         for line in job.stderr or ():
             note("first log line")
             _read(json.loads(line) if line.startswith("{") else {}, note)
@@ -105,18 +108,19 @@ def measure(folder: Path, storage: Mapping[str, str]) -> dict[str, tuple[float, 
     return times
 
 
-def _read(line: Mapping[str, object], note: object) -> None:
+def _read(line: Mapping[str, object], note: Note) -> None:
     if line.get("event") == "libraries_imported":
         note("torch and diffusers imported")
     if line.get("event") == "stage_finished" and line.get("stage") in ("fetch", "load"):
         note({"fetch": "inputs there", "load": "model loaded"}[str(line["stage"])])
 
 
-def _watch(metrics: Path, note: object) -> None:
-    """The loss of the only step is written right after it; a daemon, since it may never come."""
-    while not metrics.exists():
+def _watch(metrics: Path, job: subprocess.Popen[str], note: Note) -> None:
+    """The loss of the only step is written right after it, if it comes to that."""
+    while job.returncode is None:
+        if metrics.exists():
+            return note("first training step")
         time.sleep(POLL_SECONDS)
-    note("first training step")
 
 
 def _processor_seconds(supervisor: int) -> float:
@@ -129,11 +133,11 @@ def _processor_seconds(supervisor: int) -> float:
             continue
         if int(stat.parent.name) == supervisor or int(fields[1]) == supervisor:
             total += int(fields[11]) + int(fields[12])
-    return total / TOCKS
+    return total / TICKS_PER_SECOND
 
 
 @contextmanager
-def _operator(reported: object) -> Iterator[str]:
+def _operator(reported: Callable[[], None]) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             reported()
