@@ -117,10 +117,10 @@ def _read(line: Mapping[str, object], note: Note) -> None:
 
 def _watch(metrics: Path, job: subprocess.Popen[str], note: Note) -> None:
     """The loss of the only step is written right after it, if it comes to that."""
-    while job.returncode is None:
-        if metrics.exists():
-            return note("first training step")
+    while job.returncode is None and not metrics.exists():
         time.sleep(POLL_SECONDS)
+    if metrics.exists():
+        note("first training step")
 
 
 def _processor_seconds(supervisor: int) -> float:
