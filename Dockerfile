@@ -48,7 +48,7 @@ LABEL org.opencontainers.image.title=dreambooth-operator \
       org.opencontainers.image.version=0.1.0 \
       org.opencontainers.image.revision=${REVISION}
 
-# torch alone first: five gigabytes that change a few times a year. Static libraries (*.a) serve compilers only.
+# torch alone first: five gigabytes that change a few times a year. Static libraries (*.a) are for compilers only.
 FROM python AS torch
 RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
     --mount=type=bind,source=images/torch.lock,target=/src/torch.lock \
@@ -62,6 +62,7 @@ RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
     --mount=type=bind,source=images/job.lock,target=/src/job.lock \
     /opt/tools/bin/uv pip install --quiet --no-cache --compile-bytecode --require-hashes --no-deps \
       --python /opt/venv -r /src/job.lock \
+ && find /opt/venv -name '*.a' -delete \
  && /opt/tools/bin/cyclonedx-py environment --output-reproducible -o /opt/venv/sbom.cdx.json /opt/venv/bin/python
 
 FROM job-packages AS job

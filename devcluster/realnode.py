@@ -25,11 +25,11 @@ from devcluster.registry import manifest_of
 from devcluster.toolchain import NodeTools, cache_dir
 
 START_SECONDS = 120
-REGISTRY = "registry.devcluster.local"  # a name that only the node's containerd knows
+REGISTRY, REGISTRY_PORT = "registry.devcluster.local", 5000  # a name that only the node's containerd knows
 NEEDED = ("runc", "iptables", "conntrack", "nsenter", "unshare", "mkfs.ext4", "ip")
 CNI_PLUGINS = Path("/usr/lib/cni")
 INSTALL = "apt-get install -y runc containernetworking-plugins iptables conntrack ethtool iproute2 e2fsprogs util-linux"
-POD_NETWORK, SERVICE_NETWORK, DNS_SERVICE = "10.244.0.0/24", "10.96.0.0/16", "10.96.0.10"
+POD_NETWORK = "10.244.0.0/24"
 DISK_BYTES = 16 << 30  # sparse
 DISK_NEEDED = 22 << 30
 TMPFS_BYTES = 64 << 20
@@ -46,9 +46,13 @@ def check() -> None:
     missing = [name for name in NEEDED if not shutil.which(name)]
     if missing or not (CNI_PLUGINS / "bridge").exists():
         raise CannotRun(f"missing: {', '.join(missing) or 'CNI plugins'}. On Debian: {INSTALL}")
+    if any(comm.read_text().strip() == "kubelet" for comm in Path("/proc").glob("[0-9]*/comm")):
+        raise CannotRun("a kubelet runs here already: two would clear away each other's pods")
     free = shutil.disk_usage(cache_dir().parent).free
     if free < DISK_NEEDED and not (cache_dir() / "containerd").exists():
-        raise CannotRun(f"{free >> 30} GiB are free, and images of {DISK_NEEDED >> 30} GiB are built and unpacked")
+        raise CannotRun(
+            f"{free >> 30} GiB of disk are free, building and unpacking the images takes {DISK_NEEDED >> 30}"
+        )
     probe = subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "true"], capture_output=True, text=True)
     if probe.returncode:
         raise CannotRun(f"no namespaces can be made here: {probe.stderr.strip()}")
@@ -201,17 +205,17 @@ class RealNode:
         self.run_inside("mkdir", "-p", self.state)
 
     def _serve_images(self) -> None:
-        command = [sys.executable, "-m", "devcluster.registry", self._layout, self._cable.machine, "5000"]
+        command = [sys.executable, "-m", "devcluster.registry", self._layout, self._cable.machine, str(REGISTRY_PORT)]
         env = {"PATH": os.defpath, "PYTHONPATH": str(Path(__file__).parents[1])}
         registry = start("registry", command, self._logs, env=env)
         self._programs.append(registry)
-        registry.wait_until(lambda: port_answers(5000, self._cable.machine), START_SECONDS)
+        registry.wait_until(lambda: port_answers(REGISTRY_PORT, self._cable.machine), START_SECONDS)
 
     def _start_containerd(self) -> None:
         self.images.mkdir(parents=True, exist_ok=True)
         hosts = self._folder / "registries" / REGISTRY / "hosts.toml"
         hosts.parent.mkdir(parents=True)
-        address = f"http://{self._cable.machine}:5000"
+        address = f"http://{self._cable.machine}:{REGISTRY_PORT}"
         hosts.write_text(f'server = "{address}"\n[host."{address}"]\ncapabilities = ["pull", "resolve"]\n')
         network = self._folder / "cni" / "10-bridge.conflist"
         network.parent.mkdir()
@@ -233,7 +237,7 @@ class RealNode:
             return False
 
     def _start_dns(self) -> None:
-        """CoreDNS on our side of the cable, behind the Service address that every pod is told."""
+        """CoreDNS on our side of the cable; every pod is told its address."""
         corefile = self._folder / "Corefile"
         kubeconfig = self._kubeconfig("dns", ["system:masters"])
         names = f"kubernetes cluster.local in-addr.arpa {{\n  kubeconfig {kubeconfig}\n }}"

@@ -55,7 +55,7 @@ def test_the_result_is_complete_and_a_model(first: First) -> None:
 
 
 def test_the_conditions_tell_the_story(first: First) -> None:
-    expected = {"Accepted": "True", "Scheduled": "False", "Training": "False", "ResultUploaded": "True"}
+    expected = {"Accepted": "True", "Scheduled": "Unknown", "Training": "False", "ResultUploaded": "True"}
     expected |= {"DataPurged": "True", "Succeeded": "True", "Finished": "True"}
     told = {kind: condition(first.status, kind) for kind in expected}
     assert told == expected

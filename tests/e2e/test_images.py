@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.e2e.report import Report
 from tests.e2e.site import Object, Site, eventually
 
 ANY_USER = 123456
+STARTUP = Path(__file__).parents[2] / "benchmarks" / "startup.py"
 
 ASK = """
 import json, os, shutil, sys, time
@@ -25,7 +27,7 @@ places = [Path(parent) for parent, _, _ in os.walk("/") if not parent.startswith
 print(json.dumps({
     "seconds": time.perf_counter() - started,
     "found": [name for name in ("gcc", "cc", "ld", "pip", "pip3", "uv", "curl", "git") if shutil.which(name)],
-    "writable": [str(place) for place in places if os.access(place, os.W_OK)],
+    "writable": [str(place) for place in places if os.access(place, os.W_OK) and place != Path("/tmp")],
     "packages": [part["name"] for part in sbom["components"]],
     "uncompiled": [str(path) for path in Path("/opt/venv").rglob("dreambooth_*/*.py")
                    if not list((path.parent / "__pycache__").glob(path.stem + ".*.pyc"))],
@@ -55,6 +57,18 @@ def test_an_image_holds_what_it_needs_and_no_more(
         report.time("import torch, a second time on the node", told["seconds"])
 
 
+def test_the_job_speaks_before_torch_is_there(site: Site, namespace: str, report: Report) -> None:
+    table = _run(site, namespace, site.job_image, "startup", ["-c", STARTUP.read_text()])
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")
+    ]
+    seconds = {moment: float(wall) for moment, wall, _ in rows[2:]}
+    assert seconds["first log line"] < seconds["torch and diffusers imported"]
+    assert seconds["first progress report"] < seconds["torch and diffusers imported"]
+    for moment, passed in seconds.items():
+        report.time(f"start of `dreambooth-job` to {moment} (benchmarks/startup.py)", passed)
+
+
 @pytest.mark.parametrize("name", ["dreambooth-operator", "dreambooth-job"])
 def test_an_image_says_what_it_is(site: Site, name: str) -> None:
     if site.node is None:
@@ -80,23 +94,40 @@ def _read(digest: str) -> Object:
 
 
 def _ask(site: Site, namespace: str, image: Object, name: str) -> dict[str, Any]:
-    reference = (
-        f"{image['repository']}@{image['digest']}" if "digest" in image else f"{image['repository']}:{image['tag']}"
-    )
+    return dict(json.loads(_run(site, namespace, image, name, ["-c", ASK, "torch" if name == "job" else ""])))
+
+
+def _run(site: Site, namespace: str, image: Object, name: str, arguments: list[str]) -> str:
+    """What Python in the image prints."""
+    exact = f"@{image['digest']}" if "digest" in image else f":{image['tag']}"
     container = {
-        "name": "ask",
-        "image": reference,
-        "command": ["python3", "-c", ASK, "torch" if name == "job" else ""],
+        "name": "python",
+        "image": image["repository"] + exact,
+        "command": ["python3", *arguments],
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
     }
-    user = {"runAsNonRoot": True, "runAsUser": ANY_USER, "seccompProfile": {"type": "RuntimeDefault"}}
-    spec = {"restartPolicy": "Never", "securityContext": user, "automountServiceAccountToken": False}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}}
-    site.kubectl.apply(pod | {"spec": spec | {"containers": [container]}})
-    phase = ["-n", namespace, "pod", name]
-    eventually(lambda: site.kubectl.get(*phase)["status"].get("phase") in ("Succeeded", "Failed"), f"pod {name}")
-    return dict(json.loads(site.kubectl("-n", namespace, "logs", name)))
+    spec = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": ANY_USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [{"name": "tmp", "emptyDir": {"medium": "Memory"}}],
+    }
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+    site.kubectl.apply(pod)
+
+    def ended() -> str | None:
+        phase = site.kubectl.get("-n", namespace, "pod", name)["status"].get("phase")
+        return phase if phase in ("Succeeded", "Failed") else None
+
+    assert eventually(ended, f"end of pod {name}") == "Succeeded", site.kubectl("-n", namespace, "logs", name)
+    return site.kubectl("-n", namespace, "logs", name)

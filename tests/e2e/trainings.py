@@ -19,7 +19,7 @@ EXAMPLE = REPOSITORY / "examples" / "01-minimal.yaml"
 PICTURES = REPOSITORY / "examples" / "pictures" / "robot"
 BASE = REPOSITORY / "toyworld" / "base"
 BASE_URI, PICTURES_URI = "s3://models/toy-sd1/", "s3://photos/robot/"
-STEPS = 500  # long enough to be disturbed in the middle, about half a minute
+STEPS = 300  # long enough to be disturbed in the middle, about half a minute
 CHECKPOINT_EVERY = 20
 
 
