@@ -46,8 +46,8 @@ def main(trainer: Sequence[str] = TRAINER) -> int:
     try:
         exit_code, said = _run_trainer(trainer, scratch)
         outcome = said or _unexplained(exit_code, killed_for_memory() > killed_before)
-    except OSError as error:  # scratch is full, or cannot be written at all
-        log.error("trainer_not_started", error=type(error).__name__, lines=where(error))
+    except Exception as error:  # scratch is full or cannot be written; whatever it is, scratch must be emptied
+        log.error("supervisor_failed", error=type(error).__name__, lines=where(error))
         outcome = _outcome(*explain(error, scratch))
     outcome = outcome.model_copy(update={"purge": purge(scratch)})
     log.info("job_finished", reason=outcome.reason, seconds=round(time.monotonic() - started, 1))
@@ -108,7 +108,7 @@ def _unexplained(exit_code: int, for_memory: bool) -> Outcome:
         return _outcome(
             reasons.KILLED, "The trainer was killed from outside, and not for its memory; look at the node."
         )
-    cause = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
+    cause = f"signal {-exit_code} ({signal.strsignal(-exit_code)})" if exit_code < 0 else f"exit code {exit_code}"
     return _outcome(reasons.INTERNAL_ERROR, f"The trainer ended with {cause} and no message; see the pod's log.")
 
 

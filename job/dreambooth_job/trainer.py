@@ -1,7 +1,6 @@
 """The pod's second process: runs the pipeline and turns whatever happens into an Outcome, said through a pipe.
 
-Holds the job's only broad `except`. Torch is imported after the first progress report has left, beside the downloads
-(`libraries.py`).
+Torch is imported after the first progress report has left, beside the downloads (`libraries.py`).
 """
 
 from __future__ import annotations

@@ -72,10 +72,20 @@ class Pod:
         ("sys.exit(3)", reasons.INTERNAL_ERROR),
         ("raise SystemExit", reasons.INTERNAL_ERROR),
         ("os.abort()", reasons.INTERNAL_ERROR),
+        ("os.kill(os.getpid(), 36)", reasons.INTERNAL_ERROR),
         ("os.kill(os.getpid(), 9)", reasons.KILLED),
         ('say(\'{"reason": "Compl\'); os.kill(os.getpid(), 9)', reasons.KILLED),
     ],
-    ids=["completed", "refused", "exits", "ends without a word", "aborts", "killed", "killed in mid-word"],
+    ids=[
+        "completed",
+        "refused",
+        "exits",
+        "ends without a word",
+        "aborts",
+        "nameless signal",
+        "killed",
+        "killed in mid-word",
+    ],
 )
 def test_every_ending_empties_scratch_and_has_a_reason(tmp_path: Path, ending: str, reason: reasons.Reason) -> None:
     pod = Pod(tmp_path, ending)
