@@ -38,8 +38,8 @@ images: $(READY) ## Build both images, with docker or, as root, with buildah
 e2e: $(READY) ## The images and the chart on a real node, as root, or on any cluster (docs/e2e.md): 20 minutes
 	@$(BIN)/python -m devcluster.toolchain node
 	@$(BIN)/pytest -q -s tests -m e2e
-node-check: $(READY) ## Can this machine carry a real node?
-	@$(BIN)/python -m devcluster.realnode
+node-check: $(READY) ## Can this machine build images and carry a real node?
+	@$(BIN)/python -m devcluster.realnode && $(BIN)/python -m devcluster.images check
 
 test: check unit integration quality ## All checks and tests
 unit: $(READY) ## Tests without a cluster: under 2 minutes

@@ -56,7 +56,7 @@ def layout_dir() -> Path:
 
 def build(say: Say = say_on_stderr) -> dict[str, Image]:
     """Every image, by name; what has not changed is not built again. Raises ImageError."""
-    engine = _Docker(say) if _docker_runs() else _Buildah(say)
+    engine = _engine(say)
     for name in (*NAMES, PAUSE):
         started = time.monotonic()
         built = engine.build(name)
@@ -67,6 +67,11 @@ def build(say: Say = say_on_stderr) -> dict[str, Image]:
             say(f"  {name} written to {layout_dir()} in {time.monotonic() - started:.0f} s")
     _drop_what_has_no_name(layout_dir())
     return images()
+
+
+def check() -> None:
+    """Raises ImageError where no image can be built."""
+    _engine(say_on_stderr)
 
 
 def images() -> dict[str, Image]:
@@ -83,11 +88,12 @@ def images() -> dict[str, Image]:
 class _Buildah:
     def __init__(self, say: Say) -> None:
         self._say = say
-        if os.geteuid() or not shutil.which("buildah"):
-            raise ImageError("images need a docker engine, or root and buildah (apt-get install buildah debootstrap)")
+        if os.geteuid() or not shutil.which("buildah") or not shutil.which("debootstrap"):
+            raise ImageError("images need a docker engine, or root and: apt-get install buildah debootstrap")
         store = cache_dir() / "containers"
         self._command = ["buildah", "--root", str(store), "--storage-driver", "overlay"]
         self._base = os.environ.get("BASE") or _default_base()
+        self._temporary = cache_dir() / "tmp"  # layers being written; buildah's own choice is below /var
 
     def build(self, name: str) -> str:
         """The image's id."""
@@ -105,7 +111,8 @@ class _Buildah:
         self._ensure_base()
         target = name.removeprefix("dreambooth-")
         with tempfile.TemporaryDirectory() as folder:
-            flags = ["--layers", "--pull-never", "--build-arg", f"BASE={self._base}", "--target", target]
+            given = ["--build-arg", f"BASE={self._base}", "--build-arg", f"REVISION={_revision()}"]
+            flags = ["--layers", "--pull-never", *given, "--target", target]
             self._run("bud", *flags, *_own_authorities(Path(folder)), "--tag", _local(name), str(REPOSITORY))
 
     def export(self, name: str, layout: Path) -> None:
@@ -124,6 +131,8 @@ class _Buildah:
     def _ensure_base(self) -> None:
         if self._succeeds("inspect", "--type", "image", self._base) or self._succeeds("pull", "--quiet", self._base):
             return
+        if os.environ.get("BASE"):
+            raise ImageError(f"BASE={self._base} is not here and cannot be pulled")
         self._say(f"No registry gives {self._base}; making it from Debian's packages (about 30 s).")
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "root"
@@ -137,7 +146,8 @@ class _Buildah:
             self._run("commit", "--quiet", "--rm", container, self._base)
 
     def _run(self, *arguments: str) -> str:
-        return _run([*self._command, *arguments], {"BUILDAH_ISOLATION": "chroot"})
+        self._temporary.mkdir(parents=True, exist_ok=True)
+        return _run([*self._command, *arguments], {"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(self._temporary)})
 
     def _succeeds(self, *arguments: str) -> bool:
         try:
@@ -158,7 +168,8 @@ class _Docker:
         else:
             base = ["--build-arg", f"BASE={os.environ['BASE']}"] if os.environ.get("BASE") else []
             target = name.removeprefix("dreambooth-")
-            _run(["docker", "build", *base, "--target", target, "--tag", f"{name}:{TAG}", str(REPOSITORY)])
+            given = [*base, "--build-arg", f"REVISION={_revision()}"]
+            _run(["docker", "build", *given, "--target", target, "--tag", f"{name}:{TAG}", str(REPOSITORY)])
         return _run(["docker", "inspect", "--format", "{{.Id}}", f"{name}:{TAG}"]).strip()
 
     def size(self, name: str) -> str:
@@ -178,6 +189,17 @@ class _Docker:
             recipe = ["FROM scratch", "COPY pause /", "USER 65535:65535", 'ENTRYPOINT ["/pause"]']
             Path(folder, "Dockerfile").write_text("\n".join(recipe))
             _run(["docker", "build", "--tag", f"{PAUSE}:{TAG}", folder])
+
+
+def _engine(say: Say) -> _Docker | _Buildah:
+    return _Docker(say) if _docker_runs() else _Buildah(say)
+
+
+def _revision() -> str:
+    """Of the sources; "unknown" outside a git checkout."""
+    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
 
 
 def _docker_runs() -> bool:
@@ -245,7 +267,9 @@ def _run(command: Sequence[str], env: Mapping[str, str] | None = None) -> str:
 
 if __name__ == "__main__":
     try:
-        for image in build().values():
-            print(image)
+        if sys.argv[1:] == ["check"]:
+            check()
+        else:
+            print(*build().values(), sep="\n")
     except ImageError as error:
         sys.exit(str(error))

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from devcluster import shim
@@ -33,6 +34,11 @@ POD_NETWORK = "10.244.0.0/24"
 DISK_BYTES = 16 << 30  # sparse
 DISK_NEEDED = 22 << 30
 TMPFS_BYTES = 64 << 20
+WRITTEN_BY_NODES = (Path("/var/lib/kubelet"), Path("/var/lib/cni"), Path("/var/log/containers"))
+KERNEL_SETTINGS = {  # as the kubelet wants them; it finds them so and leaves the machine's own alone
+    "vm.overcommit_memory": 1, "vm.panic_on_oom": 0, "kernel.panic": 10, "kernel.panic_on_oops": 1,
+    "kernel.keys.root_maxkeys": 1000000, "kernel.keys.root_maxbytes": 25000000,
+}  # fmt: skip
 
 
 class CannotRun(Exception):
@@ -46,10 +52,10 @@ def check() -> None:
     missing = [name for name in NEEDED if not shutil.which(name)]
     if missing or not (CNI_PLUGINS / "bridge").exists():
         raise CannotRun(f"missing: {', '.join(missing) or 'CNI plugins'}. On Debian: {INSTALL}")
-    if any(comm.read_text().strip() == "kubelet" for comm in Path("/proc").glob("[0-9]*/comm")):
+    if "kubelet" in _running():
         raise CannotRun("a kubelet runs here already: two would clear away each other's pods")
     free = shutil.disk_usage(cache_dir().parent).free
-    if free < DISK_NEEDED and not (cache_dir() / "containerd").exists():
+    if free < DISK_NEEDED and not (cache_dir() / "images" / "index.json").exists():
         raise CannotRun(
             f"{free >> 30} GiB of disk are free, building and unpacking the images takes {DISK_NEEDED >> 30}"
         )
@@ -118,11 +124,14 @@ class RealNode:
         self.images = cache_dir() / "containerd"
         self.state = Path("/run/dreambooth-node")  # on a tmpfs of its own, inside; sockets need short paths
         self._programs: list[Program] = []
+        self._made: list[Path] = []  # empty folders on the machine, under what the node has mounted there
 
     def start(self) -> None:
         """Returns when the node is Ready. Raises DidNotStart, TimeoutError."""
         self.started = time.time()
+        _remove_control_groups()  # of one that was killed
         self._make_disk()
+        self._keep_to_itself()
         self._serve_images()
         self._start_containerd()
         self._start("kube-proxy", [self._tools.kube_proxy, f"--config={self._kube_proxy_config()}"])
@@ -136,6 +145,8 @@ class RealNode:
             self._programs.pop().kill()
         self._cable.stop()
         _remove_control_groups()
+        while self._made:
+            self._made.pop().rmdir()
 
     def start_kubelet(self) -> None:
         self.kubelet = self._start(
@@ -204,6 +215,19 @@ class RealNode:
         self.run_inside("mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES},mode=755", "tmpfs", "/run")
         self.run_inside("mkdir", "-p", self.state)
 
+    def _keep_to_itself(self) -> None:
+        """Fixed places where a kubelet and network plugins write, and settings of the kernel that a kubelet changes."""
+        for folder in WRITTEN_BY_NODES:
+            for missing in [path for path in (folder, *folder.parents) if not path.exists()][::-1]:
+                missing.mkdir()
+                self._made.append(missing)
+            self.run_inside("mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES}", "tmpfs", folder)
+        for name, wanted in KERNEL_SETTINGS.items():
+            settled = self._folder / "kernel" / name
+            settled.parent.mkdir(exist_ok=True)
+            settled.write_text(f"{wanted}\n")
+            self.run_inside("mount", "--bind", settled, f"/proc/sys/{name.replace('.', '/')}")
+
     def _serve_images(self) -> None:
         command = [sys.executable, "-m", "devcluster.registry", self._layout, self._cable.machine, str(REGISTRY_PORT)]
         env = {"PATH": os.defpath, "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -224,7 +248,7 @@ class RealNode:
         values = {
             "root": self.images, "state": self.state / "containerd", "socket": self._socket,
             "pause": f"{REGISTRY}/pause:dev", "registries": hosts.parents[1],
-            "cni": network.parent, "plugins": CNI_PLUGINS,
+            "cni": network.parent, "plugins": CNI_PLUGINS, "opt": self.state / "opt",
         }  # fmt: skip
         config.write_text(_CONTAINERD.format(**{name: json.dumps(str(value)) for name, value in values.items()}))
         containerd = self._start("containerd", [self._tools.containerd, "--config", config])
@@ -242,7 +266,9 @@ class RealNode:
         kubeconfig = self._kubeconfig("dns", ["system:masters"])
         names = f"kubernetes cluster.local in-addr.arpa {{\n  kubeconfig {kubeconfig}\n }}"
         corefile.write_text(f".:53 {{\n bind {self._cable.machine}\n {names}\n}}\n")
-        self._programs.append(start("coredns", [self._tools.coredns, "-conf", corefile], self._logs))
+        dns = start("coredns", [self._tools.coredns, "-conf", corefile], self._logs)
+        self._programs.append(dns)
+        dns.wait_until(lambda: port_answers(53, self._cable.machine), START_SECONDS)
 
     def _kubelet_config(self) -> Path:
         serving = self._cluster.control_plane.serving_pair(f"{self.name}-serving", (self._cable.node, self.name))
@@ -312,6 +338,8 @@ state = {state}
 disabled_plugins = ["io.containerd.nri.v1.nri"]
 [grpc]
 address = {socket}
+[plugins."io.containerd.internal.v1.opt"]
+path = {opt}
 [plugins."io.containerd.cri.v1.images"]
 discard_unpacked_layers = true
 [plugins."io.containerd.cri.v1.images".pinned_images]
@@ -349,6 +377,15 @@ _CNI = {
         {"type": "loopback"},
     ],
 }
+
+
+def _running() -> set[str]:
+    """Names of the machine's processes."""
+    names = set()
+    for comm in Path("/proc").glob("[0-9]*/comm"):
+        with suppress(OSError):  # it has ended
+            names.add(comm.read_text().strip())
+    return names
 
 
 def _first_child(pid: str | int) -> str:

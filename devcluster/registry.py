@@ -80,9 +80,12 @@ class _Pull(BaseHTTPRequestHandler):
         print(format % args, flush=True)
 
 
+def handler(layout: Path) -> type[BaseHTTPRequestHandler]:
+    return type("Pull", (_Pull,), {"layout": layout})
+
+
 def main(layout: str, address: str, port: str) -> None:
-    handler = type("Pull", (_Pull,), {"layout": Path(layout)})
-    ThreadingHTTPServer((address, int(port)), handler).serve_forever()
+    ThreadingHTTPServer((address, int(port)), handler(Path(layout))).serve_forever()
 
 
 if __name__ == "__main__":

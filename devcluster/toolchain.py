@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import cache
 from pathlib import Path
 
 from devcluster.processes import Program, spawn
@@ -124,7 +123,7 @@ def _built(kind: type[Tools] | type[NodeTools], given: Mapping[str, Path], say: 
 def _ensure(paths: dict[str, Path], say: Say) -> dict[str, Path]:
     if any(not path.exists() for path in paths.values()):
         with _locked(cache_dir() / "tools.lock", say):
-            _build([name for name, path in paths.items() if not path.exists()], say)
+            _build([name for name in _SOURCES if name in paths and not paths[name].exists()], say)
     return paths
 
 
@@ -139,7 +138,6 @@ def _path(name: str) -> Path:
     return _folder(_SOURCES[name].module) / name
 
 
-@cache
 def _folder(module: str) -> Path:
     """One folder per module, its pins, and the platform. tools.go is no pin: it lists what is built, not from what."""
     digest = hashlib.sha256(f"{platform.system()} {platform.machine()} {_flags(module)}".encode())

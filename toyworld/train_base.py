@@ -52,7 +52,7 @@ class Denoiser:
     def new(cls) -> "Denoiser":
         tokenizer = new_tokenizer()
         unet = new_unet()
-        unet.set_attn_processor(AttnProcessor())  # on a CPU twice as fast as the fused kernel for heads this narrow
+        unet.set_attn_processor(AttnProcessor())  # on a CPU in bf16 faster than the fused kernel for heads this narrow
         return cls(unet, new_text_encoder(tokenizer), tokenizer, new_scheduler())
 
     def parameters(self) -> list[torch.nn.Parameter]:

@@ -37,7 +37,7 @@ class Line:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.mark:8} {self.check}: {self.text}"
+        return f"{self.mark:<8} {self.check:<15} {self.text}"  # columns as the operator's doctor prints them
 
 
 class Careless(Exception):

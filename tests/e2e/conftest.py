@@ -14,7 +14,7 @@ from devcluster.cluster import scratch_folder
 from devcluster.realnode import check
 from devcluster.toolchain import cache_dir
 from tests.e2e.report import Report
-from tests.e2e.site import RELEASE, SYSTEM, Site, given_cluster, own_node
+from tests.e2e.site import Site, given_cluster, own_node
 from tests.e2e.trainings import fill_buckets
 
 HERE = Path(__file__).parent
@@ -41,9 +41,10 @@ def site() -> Iterator[Site]:
 @pytest.fixture(scope="session")
 def release(site: Site) -> Iterator[str]:
     """The chart's notes."""
-    site.add_namespace(SYSTEM)
+    site.add_namespace(site.release)
     yield site.install()
-    site.helm("uninstall", RELEASE, "--namespace", SYSTEM, "--ignore-not-found")
+    site.uninstall()
+    site.kubectl("delete", "namespace", site.release, "--wait=false")
 
 
 @pytest.fixture(scope="session")

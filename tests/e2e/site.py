@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from devcluster.toolchain import node_tools, tools
 
 Object = dict[str, Any]
 CHART = Path(__file__).parents[2] / "helm" / "dreambooth-operator"
-RELEASE, SYSTEM = "dreambooth", "dreambooth-system"
 SECRET = "bucket-credentials"
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
 
@@ -84,6 +84,8 @@ class Site:
     s3_server: S3Server
     folder: Path
     node: RealNode | None = None  # ours, when it is
+    release: str = field(default_factory=lambda: f"dreambooth-{secrets.token_hex(3)}")
+    """The chart's release, and the namespace it is in: fresh ones, since the cluster may be somebody's."""
 
     @property
     def s3(self) -> S3Access:
@@ -102,8 +104,12 @@ class Site:
         """Installs or upgrades the release; returns the notes once every replica is available."""
         values = self.folder / "values.yaml"
         values.write_text(yaml.safe_dump(self.values() | more))
-        release = [RELEASE, str(chart), "--namespace", SYSTEM, "--values", str(values)]
-        return self.helm("upgrade", "--install", *release, "--wait", "--timeout", "2m")
+        release = [self.release, str(chart), "--namespace", self.release, "--values", str(values)]
+        return self.helm("upgrade", "--install", *release, "--wait", "--timeout", "5m")
+
+    def uninstall(self) -> None:
+        release = [self.release, "--namespace", self.release]
+        self.helm("uninstall", *release, "--ignore-not-found", "--wait", "--timeout", "5m")
 
     def add_namespace(self, name: str) -> None:
         """One that enforces the restricted Pod Security Standard, with the bucket's keys."""
@@ -169,7 +175,7 @@ def _from_reference(reference: str) -> Object:
     return {"repository": repository, "tag": tag}
 
 
-def eventually(ready: Callable[[], Any], what: str, seconds: float = 240, every: float = 0.5) -> Any:
+def eventually(ready: Callable[[], Any], what: str, seconds: float = 600, every: float = 0.5) -> Any:
     """The first true answer of `ready`. Raises TimeoutError that names `what`."""
     deadline = time.monotonic() + seconds
     while not (answer := ready()):

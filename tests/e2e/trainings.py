@@ -95,27 +95,41 @@ class Training:
         alive = [pod for pod in self.pods() if pod["status"].get("phase") in ("Pending", "Running")]
         return alive[-1]
 
-    def wait_for_step(self, step: int, seconds: float = 240) -> Object:
-        """The status in which at least `step` steps are made; the training must still be running then."""
+    def wait_for_step(self, step: int) -> None:
+        """Until the status tells of at least `step` steps; it is up to ten seconds behind."""
 
-        def reached() -> Object | None:
+        def reached() -> bool:
             status = self.status()
             assert condition(status, "Finished") != "True", f"{self.name} ended early: {status.get('message')}"
-            return status if status.get("progress", {}).get("step", 0) >= step else None
+            return bool(status.get("progress", {}).get("step", 0) >= step)
 
-        return dict(eventually(reached, f"step {step} of {self.name}", seconds))
+        eventually(reached, f"step {step} of {self.name}")
 
-    def wait(self, seconds: float = 300) -> Object:
+    def wait_for_checkpoints(self, count: int) -> int:
+        """Until the pod has said in its log, at once, that it has saved so many; the step of the last."""
+
+        def saved() -> list[int]:
+            pods = [pod for pod in self.pods() if pod["status"].get("phase") in ("Running", "Succeeded")]
+            steps = [line["step"] for line in self.log(pods[-1]) if line["event"] == "checkpoint_saved"] if pods else []
+            return steps if len(steps) >= count else []
+
+        return int(eventually(saved, f"{count} checkpoints of {self.name}", every=0.2)[-1])
+
+    def wait(self, seconds: float = 900) -> Object:
         """Its last status, by the command that the docs give."""
         patience = f"--timeout={seconds:.0f}s"
         self.kubectl("wait", f"dbj/{self.name}", "--for=condition=Finished", patience, timeout=seconds + 30)
         return self.status()
 
-    def succeed(self, seconds: float = 300) -> Object:
+    def succeed(self, seconds: float = 900) -> Object:
         status = self.wait(seconds)
         assert condition(status, "Succeeded") == "True", f"{self.name}: {status.get('message')}\n{self.logs()}"
         self.check_published()
         return status
+
+    def log(self, pod: Object) -> list[Object]:
+        """Of one pod, line by line."""
+        return [json.loads(line) for line in self.kubectl("logs", pod["metadata"]["name"], "--tail=-1").splitlines()]
 
     def logs(self) -> str:
         return "\n".join(self.kubectl("logs", pod["metadata"]["name"], "--tail=-1") for pod in self.pods())
