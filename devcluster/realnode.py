@@ -128,7 +128,6 @@ class RealNode:
 
     def start(self) -> None:
         """Returns when the node is Ready. Raises DidNotStart, TimeoutError."""
-        self.started = time.time()
         _remove_control_groups()  # of one that was killed
         self._make_disk()
         self._keep_to_itself()

@@ -29,6 +29,7 @@ from devcluster.toolchain import node_tools, tools
 Object = dict[str, Any]
 CHART = Path(__file__).parents[2] / "helm" / "dreambooth-operator"
 SECRET = "bucket-credentials"
+ANY_USER = 123456
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
 
 
@@ -118,6 +119,41 @@ class Site:
         metadata = {"name": SECRET, "namespace": name}
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": self.s3.secret_data()}
         self.kubectl.apply(secret)
+
+    def run_python(self, namespace: str, image: Object, name: str, program: str, *arguments: str) -> str:
+        """What the program prints, run by the image's Python in a restricted pod as a user that no image knows."""
+        exact = f"@{image['digest']}" if "digest" in image else f":{image['tag']}"
+        container = {
+            "name": "python",
+            "image": image["repository"] + exact,
+            "command": ["python3", "-c", program, *arguments],
+            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            },
+        }
+        spec = {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": ANY_USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [container],
+            "volumes": [{"name": "tmp", "emptyDir": {"medium": "Memory"}}],
+        }
+        metadata = {"name": name, "namespace": namespace}
+        self.kubectl.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+
+        def ended() -> str | None:
+            phase = self.kubectl.get("-n", namespace, "pod", name)["status"].get("phase")
+            return phase if phase in ("Succeeded", "Failed") else None
+
+        assert eventually(ended, f"end of pod {name}") == "Succeeded", self.kubectl("-n", namespace, "logs", name)
+        return self.kubectl("-n", namespace, "logs", name)
 
 
 @contextmanager

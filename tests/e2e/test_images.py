@@ -12,9 +12,8 @@ import pytest
 from devcluster.images import MEBIBYTE, layout_dir
 from devcluster.registry import blob
 from tests.e2e.report import Report
-from tests.e2e.site import Object, Site, eventually
+from tests.e2e.site import Object, Site
 
-ANY_USER = 123456
 OPERATOR_BYTES = 250_000_000
 STARTUP = Path(__file__).parents[2] / "benchmarks" / "startup.py"
 
@@ -61,7 +60,7 @@ def test_an_image_holds_what_it_needs_and_no_more(
 
 
 def test_the_job_speaks_before_torch_is_there(site: Site, namespace: str, report: Report) -> None:
-    table = _run(site, namespace, site.job_image, "startup", ["-c", STARTUP.read_text()])
+    table = site.run_python(namespace, site.job_image, "startup", STARTUP.read_text())
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")
     ]
@@ -106,40 +105,4 @@ def _read(digest: str) -> Object:
 
 
 def _ask(site: Site, namespace: str, image: Object, name: str) -> dict[str, Any]:
-    return dict(json.loads(_run(site, namespace, image, name, ["-c", ASK, "torch" if name == "job" else ""])))
-
-
-def _run(site: Site, namespace: str, image: Object, name: str, arguments: list[str]) -> str:
-    """What Python in the image prints."""
-    exact = f"@{image['digest']}" if "digest" in image else f":{image['tag']}"
-    container = {
-        "name": "python",
-        "image": image["repository"] + exact,
-        "command": ["python3", *arguments],
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-    }
-    spec = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": ANY_USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {"medium": "Memory"}}],
-    }
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
-    site.kubectl.apply(pod)
-
-    def ended() -> str | None:
-        phase = site.kubectl.get("-n", namespace, "pod", name)["status"].get("phase")
-        return phase if phase in ("Succeeded", "Failed") else None
-
-    assert eventually(ended, f"end of pod {name}") == "Succeeded", site.kubectl("-n", namespace, "logs", name)
-    return site.kubectl("-n", namespace, "logs", name)
+    return dict(json.loads(site.run_python(namespace, image, name, ASK, "torch" if name == "job" else "")))
