@@ -6,6 +6,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.progress_endpoint import progress_endpoint  # noqa: F401
+
+HERE = Path(__file__).parent
+MARKS = {  # of every test below a folder; the others say for themselves what they need
+    "e2e": pytest.mark.e2e,
+    "faults": pytest.mark.integration,
+    "integration": pytest.mark.integration,
+    "quality": pytest.mark.quality,  # everything there trains or draws with the toy base: minutes, not seconds
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if mark := MARKS.get(item.path.relative_to(HERE).parts[0]):
+            item.add_marker(mark)
+
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -69,6 +69,16 @@ def serve(address: Address, routes: Routes) -> Server:
     return server
 
 
+def body_length(request: Request, limit_bytes: int) -> int | Answer:
+    """In bytes; a refusal, with nothing read, where it is not said or above the limit."""
+    length = request.headers.get("Content-Length", "")
+    if not length.isdigit():
+        return Answer(411, "Content-Length is missing\n")
+    if int(length) > limit_bytes:
+        return Answer(413, f"the body is larger than {limit_bytes} bytes\n")
+    return int(length)
+
+
 def progress_routes(take: Callable[[Request], Answer]) -> Routes:
     return {("POST", names.PROGRESS_PATH): take}
 

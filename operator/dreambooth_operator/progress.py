@@ -24,7 +24,7 @@ from dreambooth_api.status import Progress, ProgressStatus
 from dreambooth_operator import metrics
 from dreambooth_operator.attempts import stamp
 from dreambooth_operator.cluster import TOKEN_REVIEWS, Cluster, ClusterError, Json, Rejected
-from dreambooth_operator.endpoints import Answer, Request
+from dreambooth_operator.endpoints import Answer, Request, body_length
 from dreambooth_operator.observe import Pod, Stores
 from dreambooth_operator.queue import Key
 
@@ -135,15 +135,13 @@ class ProgressDoor:
         return answer
 
     def _post(self, request: Request) -> Answer:
-        length = request.headers.get("Content-Length", "")
-        if not length.isdigit():
-            return Answer(411, "Content-Length is missing\n")
-        if int(length) > names.PROGRESS_BODY_LIMIT_BYTES:
-            return Answer(413, f"the body is larger than {names.PROGRESS_BODY_LIMIT_BYTES} bytes\n")
+        length = body_length(request, names.PROGRESS_BODY_LIMIT_BYTES)
+        if isinstance(length, Answer):
+            return length
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer" or not token:
             return Answer(401, "a bearer token is missing\n")
-        body = request.read(int(length))
+        body = request.read(length)
         try:
             key, uid = self._review(token)
         except ClusterError as error:

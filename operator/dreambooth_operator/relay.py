@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from dreambooth_api import names
 from dreambooth_operator import metrics
-from dreambooth_operator.endpoints import Answer, Request
+from dreambooth_operator.endpoints import Answer, Request, body_length
 
 TIMEOUT_SECONDS = 3.0  # less than the job waits for us
 ANSWER_LIMIT_BYTES = 1024
@@ -30,18 +30,16 @@ class Relay:
         return answer
 
     def _post(self, request: Request) -> Answer:
-        length = request.headers.get("Content-Length", "")
-        if not length.isdigit():
-            return Answer(411, "Content-Length is missing\n")
-        if int(length) > names.PROGRESS_BODY_LIMIT_BYTES:
-            return Answer(413, f"the body is larger than {names.PROGRESS_BODY_LIMIT_BYTES} bytes\n")
+        length = body_length(request, names.PROGRESS_BODY_LIMIT_BYTES)
+        if isinstance(length, Answer):
+            return length
         leader = urlsplit(self._leader_url())
         if request.headers.get(PASSED_ON) or leader.scheme != "http" or not leader.hostname:
             return Answer(503, "no replica is known to lead at the moment\n")
         headers = {PASSED_ON: "1", "Authorization": request.headers.get("Authorization", "")}
         try:
             with closing(HTTPConnection(leader.hostname, leader.port, timeout=TIMEOUT_SECONDS)) as connection:
-                connection.request("POST", names.PROGRESS_PATH, request.read(int(length)), headers)
+                connection.request("POST", names.PROGRESS_PATH, request.read(length), headers)
                 response = connection.getresponse()
                 return Answer(response.status, response.read(ANSWER_LIMIT_BYTES).decode(errors="replace"))
         except (OSError, HTTPException, ValueError):  # ValueError: a port that is none

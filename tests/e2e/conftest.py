@@ -17,14 +17,6 @@ from tests.e2e.report import Report
 from tests.e2e.site import Site, given_cluster, own_node
 from tests.e2e.trainings import fill_buckets
 
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.e2e)
-
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:

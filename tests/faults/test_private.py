@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ from dreambooth_api.names import ENV_PROGRESS_TOKEN, ENV_PROGRESS_URL
 from dreambooth_job.scratch import working_environment
 from tests.faults.servers import FreshBucket
 from tests.jobs import JobBucket, job_bucket
+from tests.progress_endpoint import ProgressEndpoint
 
 TOKEN = "projected-token-of-the-pod"
 NAMES = ("Grandma_Ada", "family-album", "her-sister")
@@ -30,28 +28,6 @@ def jobs(fresh_bucket: FreshBucket, tmp_path: Path) -> JobBucket:
     return made
 
 
-@pytest.fixture
-def reports() -> Iterator[tuple[str, list[str]]]:
-    """An operator's endpoint: its address, and all it was told."""
-    told: list[str] = []
-
-    class Operator(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Operator)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1/progress", told
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 def spec_of(jobs: JobBucket) -> dict[str, object]:
     images = {"uri": f"s3://{jobs.bucket.name}/family-album/her-sister/"}
     return jobs.spec(
@@ -67,15 +43,14 @@ def damage(jobs: JobBucket, key: str) -> None:
 
 @pytest.mark.parametrize("ending", ["Completed", "ImagesUnusable", "BaseModelUnreadable"])
 def test_log_last_words_and_reports_say_nothing_private(
-    jobs: JobBucket, reports: tuple[str, list[str]], tmp_path: Path, ending: str
+    jobs: JobBucket, progress_endpoint: ProgressEndpoint, tmp_path: Path, ending: str
 ) -> None:
     if ending == "ImagesUnusable":
         damage(jobs, "family-album/her-sister/Grandma_Ada_9.png")
     if ending == "BaseModelUnreadable":
         damage(jobs, "base/unet/config.json")
-    url, told = reports
     (tmp_path / "token").write_text(TOKEN)
-    environment = {ENV_PROGRESS_URL: url, ENV_PROGRESS_TOKEN: str(tmp_path / "token")}
+    environment = {ENV_PROGRESS_URL: progress_endpoint.url, ENV_PROGRESS_TOKEN: str(tmp_path / "token")}
     attempt = jobs.start(spec_of(jobs), more=environment)
     outcome = attempt.end()
     assert outcome.reason == ending
@@ -83,10 +58,11 @@ def test_log_last_words_and_reports_say_nothing_private(
     if ending == "ImagesUnusable":  # the one who must remove a picture is told which, by its base name alone
         assert "Grandma_Ada_9.png" in said
         said = said.replace("Grandma_Ada_9.png", "").replace("subject zwx", "")
-    assert told
+    assert progress_endpoint.bodies
+    reports = "".join(progress_endpoint.bodies)
     access = jobs.bucket.server.access
     for private in (*NAMES, *WORDS, TOKEN, access.secret_key, access.access_key):
-        for channel, text in {"log": attempt.log, "last words": said, "reports": "".join(told)}.items():
+        for channel, text in {"log": attempt.log, "last words": said, "reports": reports}.items():
             assert private not in text, channel
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from http.client import BadStatusLine
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from dreambooth_api.names import ENV_PROGRESS_TOKEN, ENV_PROGRESS_URL
 from dreambooth_api.status import Progress, Stage
 from dreambooth_job.progress import ProgressReporter, sender_from_environment
+from tests.progress_endpoint import ProgressEndpoint
 
 
 def test_newest_record_is_sent_and_those_between_are_dropped() -> None:
@@ -47,34 +46,19 @@ def test_operator_that_is_not_there_is_asked_again(error: Exception) -> None:
     assert reporter.newest.step == 99
 
 
-def test_record_is_posted_with_the_token_of_the_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    got: list[tuple[str, Progress]] = []
-
-    class Operator(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            got.append((self.headers["Authorization"], Progress.model_validate_json(body)))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Operator)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
+def test_record_is_posted_with_the_token_of_the_moment(
+    progress_endpoint: ProgressEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     token = tmp_path / "token"
-    monkeypatch.setenv(ENV_PROGRESS_URL, f"http://127.0.0.1:{server.server_port}/v1/progress")
+    monkeypatch.setenv(ENV_PROGRESS_URL, progress_endpoint.url)
     monkeypatch.setenv(ENV_PROGRESS_TOKEN, str(token))
     send = sender_from_environment()
     assert send is not None
     for text in ("first", "rotated"):
         token.write_text(text + "\n")
         send(Progress(sequence=1, stage=Stage.TRAIN, step=5))
-    server.shutdown()
-    thread.join()
-    server.server_close()
-    assert [authorization for authorization, _ in got] == ["Bearer first", "Bearer rotated"]
-    assert got[0][1].step == 5
+    assert progress_endpoint.authorizations == ["Bearer first", "Bearer rotated"]
+    assert Progress.model_validate_json(progress_endpoint.bodies[0]).step == 5
 
 
 def test_job_without_an_operator_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
